@@ -1,0 +1,2 @@
+//! (clade)
+fn main() {}

@@ -1,0 +1,2 @@
+//! (clade-coordinator)
+fn main() {}

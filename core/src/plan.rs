@@ -1,0 +1,125 @@
+//! What a run consists of: its works, and what each of them waits for.
+//!
+//! A plan is a pure function of the run document and the number of input tars, so coordinator,
+//! workers and tests all derive the same one.
+
+use crate::ids::{JobId, ModelId, Stage, WorkId};
+use crate::spec::RunSpec;
+
+/// More jobs per stage than this help nobody and make the state large.
+const MAX_JOBS_PER_STAGE: u32 = 1024;
+
+/// The shape of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    tars: u32,
+    groups: u32,
+    models: Vec<ModelId>,
+}
+
+impl Plan {
+    pub fn new(spec: &RunSpec, tars: u32) -> Self {
+        let per_group = tars.div_ceil(MAX_JOBS_PER_STAGE).max(1);
+        Self { tars, groups: tars.div_ceil(per_group), models: spec.models() }
+    }
+
+    /// Number of jobs of `stage`.
+    pub fn jobs(&self, stage: Stage) -> u32 {
+        match stage {
+            Stage::Index => self.tars,
+            Stage::Embed | Stage::Assign | Stage::Shard => self.groups,
+            Stage::Catalog | Stage::Cluster | Stage::Seal | Stage::Report | Stage::Publish => 1,
+            Stage::Evaluate => u32::try_from(self.models.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// The input tars (as positions in the run's `inputs.json`) that one embed, assign or shard job reads.
+    pub fn group(&self, part: u32) -> std::ops::Range<u32> {
+        let per_group = self.tars.div_ceil(MAX_JOBS_PER_STAGE).max(1);
+        (part * per_group).min(self.tars)..((part + 1) * per_group).min(self.tars)
+    }
+
+    pub fn models(&self) -> &[ModelId] {
+        &self.models
+    }
+
+    /// The model that evaluate job `part` encodes with.
+    pub fn evaluated(&self, part: u32) -> Option<ModelId> {
+        usize::try_from(part).ok().and_then(|part| self.models.get(part)).copied()
+    }
+
+    /// Every work of the run, jobs in stage order and models in their place between them.
+    pub fn works(&self) -> Vec<WorkId> {
+        let mut works = Vec::new();
+        for stage in Stage::ALL {
+            if stage == Stage::Evaluate {
+                works.extend(self.models.iter().copied().map(WorkId::Model));
+            }
+            works.extend((0..self.jobs(stage)).map(|part| WorkId::job(stage, part)));
+        }
+        works
+    }
+
+    /// What must be done before `work` may start.
+    pub fn needs(&self, work: WorkId) -> Vec<Need> {
+        let same_part = |stage, part| Need::Work(WorkId::job(stage, part));
+        match work {
+            WorkId::Job(JobId { stage, part }) => match stage {
+                Stage::Index => vec![],
+                Stage::Catalog => vec![Need::Stage(Stage::Index)],
+                Stage::Embed => vec![Need::Stage(Stage::Catalog)],
+                Stage::Cluster => vec![Need::Stage(Stage::Embed)],
+                Stage::Assign => vec![Need::Stage(Stage::Cluster), same_part(Stage::Embed, part)],
+                Stage::Shard => vec![same_part(Stage::Assign, part)],
+                Stage::Seal => vec![Need::Stage(Stage::Shard)],
+                Stage::Evaluate => {
+                    let model = self.evaluated(part).map(|model| Need::Work(WorkId::Model(model)));
+                    std::iter::once(Need::Stage(Stage::Cluster)).chain(model).collect()
+                }
+                Stage::Report => vec![Need::Stage(Stage::Evaluate), Need::Stage(Stage::Seal)],
+                Stage::Publish => vec![Need::Stage(Stage::Report)],
+            },
+            WorkId::Model(ModelId::Seed) => vec![Need::Stage(Stage::Catalog)],
+            WorkId::Model(ModelId::Dense) => vec![Need::Work(WorkId::Model(ModelId::Seed))],
+            WorkId::Model(ModelId::Expert(_)) => {
+                vec![Need::Work(WorkId::Model(ModelId::Seed)), Need::Stage(Stage::Seal)]
+            }
+        }
+    }
+
+    /// The models whose last checkpoint `work` reads.
+    pub fn reads(&self, work: WorkId) -> Vec<ModelId> {
+        match work {
+            WorkId::Job(JobId { stage, part }) => match stage {
+                Stage::Evaluate => self.evaluated(part).into_iter().collect(),
+                Stage::Report | Stage::Publish => self.models.clone(),
+                Stage::Index
+                | Stage::Catalog
+                | Stage::Embed
+                | Stage::Cluster
+                | Stage::Assign
+                | Stage::Shard
+                | Stage::Seal => vec![],
+            },
+            WorkId::Model(ModelId::Seed) => vec![],
+            WorkId::Model(ModelId::Dense | ModelId::Expert(_)) => vec![ModelId::Seed],
+        }
+    }
+}
+
+/// One thing that must be done first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Need {
+    /// Every job of a stage.
+    Stage(Stage),
+    Work(WorkId),
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stage(stage) => stage.fmt(f),
+            Self::Work(work) => work.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! The run document: what one run is, as its user writes it (`apiVersion: clade/v1`, `kind: Run`).
+//!
+//! [`RunSpec::parse`] is the only way in from text: whatever comes out of it obeys every rule
+//! that can be judged without looking at the data.
+
+mod message;
+mod units;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{ModelId, RunName, Step};
+
+pub use message::SpecError;
+pub use units::{Count, Share, Span};
+
+/// One run: a dataset taken from index to bundle.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunSpec {
+    pub api_version: ApiVersion,
+    pub kind: Kind,
+    pub metadata: Metadata,
+    pub spec: Spec,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApiVersion {
+    #[serde(rename = "clade/v1")]
+    V1,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    Run,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metadata {
+    pub name: RunName,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Every random choice derives from it.
+    #[serde(default)]
+    pub seed: u64,
+    /// Where artefacts go: `file:` and a path.
+    pub store: String,
+    pub dataset: Dataset,
+    pub embedding: Embedding,
+    pub clusters: Clusters,
+    pub model: Model,
+    pub training: Training,
+    #[serde(default)]
+    pub gangs: Gangs,
+    pub evaluation: Evaluation,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Dataset {
+    /// WebDataset tars: a path, a glob, or a brace pattern such as `{000000..000041}.tar`.
+    pub shards: String,
+    /// Pictures of more pixels are not decoded.
+    #[serde(default = "default_max_pixels")]
+    pub max_pixels: Count,
+    /// Above this share of unusable pairs the run stops with the list.
+    #[serde(default = "default_max_bad_share")]
+    pub max_bad_share: Share,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Embedding {
+    /// Folder of a BERT-family sentence encoder: `config.json`, `model.safetensors`, `tokenizer.json`.
+    pub encoder: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Clusters {
+    /// m: number of fine centres.
+    pub fine: u32,
+    /// n: number of experts.
+    pub experts: u32,
+    #[serde(default)]
+    pub metric: Metric,
+    /// The largest fine cluster is at most (1 + balance) · N/m on the sample.
+    #[serde(default = "default_balance")]
+    pub balance: f64,
+    /// Pairs drawn for finding the centres.
+    #[serde(default = "default_sample")]
+    pub sample: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Metric {
+    #[default]
+    Spherical,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Model {
+    /// `tiny`, `small`, `ViT-B-32`, …: the presets of clade-model.
+    pub preset: String,
+    #[serde(default)]
+    pub precision: Precision,
+    /// The CLIP BPE merges, `bpe_simple_vocab_16e6.txt.gz`.
+    #[serde(default = "default_vocabulary")]
+    pub vocabulary: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Precision {
+    #[default]
+    F32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Training {
+    /// Pairs per step: the negative pool, so part of the loss; no resize changes it.
+    pub global_batch: u32,
+    /// Pairs per forward pass of one rank; the global batch is K of these.
+    pub micro_batch: u32,
+    pub seed_steps: u64,
+    pub expert_steps: ExpertSteps,
+    /// Share of foreign pairs in an expert's stream.
+    #[serde(default)]
+    pub ooc_ratio: Share,
+    pub learning_rate: LearningRate,
+    #[serde(default = "default_weight_decay")]
+    pub weight_decay: f64,
+    #[serde(default)]
+    pub checkpoint: CheckpointPolicy,
+    #[serde(default)]
+    pub baselines: Vec<Baseline>,
+}
+
+/// How long experts train, in steps after the seed's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ExpertSteps {
+    /// The same number for every expert, as in the paper.
+    Equal(u64),
+    /// So many pairs over all experts together, divided by the pairs of each.
+    Proportional { proportional: u64 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LearningRate {
+    pub peak: f64,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    pub warmup: u64,
+    #[serde(default)]
+    pub schedule: LrSchedule,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LrSchedule {
+    #[default]
+    Cosine,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckpointPolicy {
+    #[serde(default = "default_checkpoint_every")]
+    pub every: Span,
+    /// Newest checkpoints kept per model.
+    #[serde(default = "default_checkpoint_keep")]
+    pub keep: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Baseline {
+    Dense,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gangs {
+    #[serde(default)]
+    pub seed: Gang,
+    #[serde(default)]
+    pub expert: Gang,
+}
+
+/// How a model's gang is formed and kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Gang {
+    pub ranks: u32,
+    /// Restarts without a new checkpoint before the model is given up.
+    pub restarts: u32,
+    pub backoff: Backoff,
+    /// Time a rank has to save and leave before it is killed.
+    pub grace: Span,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Backoff {
+    pub from: Span,
+    pub to: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Evaluation {
+    /// Folders in CLIP_benchmark's zero-shot layout.
+    #[serde(default)]
+    pub classification: Vec<String>,
+    /// Folders in CLIP_benchmark's retrieval layout.
+    #[serde(default)]
+    pub retrieval: Vec<String>,
+    #[serde(default)]
+    pub routing: Routing,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Routing {
+    pub rules: Vec<RoutingRule>,
+    /// λ of the paper's rule.
+    pub lambda: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RoutingRule {
+    Paper,
+    Code,
+}
+
+impl Default for Gang {
+    fn default() -> Self {
+        Self {
+            ranks: 1,
+            restarts: 5,
+            backoff: Backoff { from: Span::from_millis(1_000), to: Span::from_millis(60_000) },
+            grace: Span::from_millis(20_000),
+        }
+    }
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self { every: default_checkpoint_every(), keep: default_checkpoint_keep() }
+    }
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self { rules: vec![RoutingRule::Paper, RoutingRule::Code], lambda: 0.2 }
+    }
+}
+
+const fn default_max_pixels() -> Count {
+    Count(64_000_000)
+}
+const fn default_max_bad_share() -> Share {
+    Share(0.05)
+}
+const fn default_balance() -> f64 {
+    0.1
+}
+const fn default_sample() -> u64 {
+    100_000
+}
+fn default_vocabulary() -> String {
+    "assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz".to_owned()
+}
+const fn default_weight_decay() -> f64 {
+    0.1
+}
+const fn default_checkpoint_every() -> Span {
+    Span::from_millis(30_000)
+}
+const fn default_checkpoint_keep() -> u32 {
+    3
+}
+
+impl RunSpec {
+    /// Reads a run document and judges it.
+    pub fn parse(document: &str) -> Result<Self, SpecError> {
+        let spec: Self =
+            serde_saphyr::from_str(document).map_err(|error| message::explain(&error))?;
+        spec.validate().map_err(SpecError::Rule)?;
+        Ok(spec)
+    }
+
+    pub const fn name(&self) -> &RunName {
+        &self.metadata.name
+    }
+
+    /// Every model of the run, the seed first.
+    pub fn models(&self) -> Vec<ModelId> {
+        let mut models = vec![ModelId::Seed];
+        if self.spec.training.baselines.contains(&Baseline::Dense) {
+            models.push(ModelId::Dense);
+        }
+        models.extend((0..self.spec.clusters.experts).map(ModelId::Expert));
+        models
+    }
+
+    /// The gang settings of `model`. The dense baseline is seated as one expert is.
+    pub const fn gang(&self, model: ModelId) -> &Gang {
+        match model {
+            ModelId::Seed => &self.spec.gangs.seed,
+            ModelId::Dense | ModelId::Expert(_) => &self.spec.gangs.expert,
+        }
+    }
+
+    /// The step at which `model` is done, counted from the seed model's first.
+    ///
+    /// `pairs[i]` is the number of pairs of expert i. Only proportional steps ask for it; the
+    /// dense baseline gets the mean of the experts' steps.
+    pub fn due(&self, model: ModelId, pairs: &[u64]) -> Step {
+        let training = &self.spec.training;
+        let seed = training.seed_steps;
+        let experts = u64::from(self.spec.clusters.experts.max(1));
+        let after = match (model, training.expert_steps) {
+            (ModelId::Seed, _) => 0,
+            (ModelId::Dense | ModelId::Expert(_), ExpertSteps::Equal(steps)) => steps,
+            (ModelId::Dense, ExpertSteps::Proportional { proportional }) => {
+                (proportional / experts / u64::from(training.global_batch)).max(1)
+            }
+            (ModelId::Expert(index), ExpertSteps::Proportional { proportional }) => {
+                let all = pairs.iter().sum::<u64>().max(1);
+                let own = usize::try_from(index).ok().and_then(|i| pairs.get(i)).copied();
+                let share = u128::from(proportional) * u128::from(own.unwrap_or(all / experts));
+                let steps = share / u128::from(all) / u128::from(training.global_batch);
+                u64::try_from(steps).unwrap_or(u64::MAX).max(1)
+            }
+        };
+        Step(seed + after)
+    }
+
+    /// Steps over which the learning rate falls to zero: the seed's and one expert's.
+    pub fn schedule_steps(&self) -> u64 {
+        self.due(ModelId::Dense, &[]).0
+    }
+
+    /// Makes every relative path absolute, as seen from `base`.
+    pub fn resolve(&mut self, base: &str) {
+        let absolute = |path: &mut String| {
+            let plain = path.strip_prefix("file:").unwrap_or(path);
+            if !plain.starts_with('/') && !plain.contains("://") {
+                *path = format!("{}/{plain}", base.trim_end_matches('/'));
+            }
+        };
+        let spec = &mut self.spec;
+        absolute(&mut spec.dataset.shards);
+        absolute(&mut spec.embedding.encoder);
+        absolute(&mut spec.model.vocabulary);
+        spec.evaluation.classification.iter_mut().for_each(absolute);
+        spec.evaluation.retrieval.iter_mut().for_each(absolute);
+        let scheme_less = spec.store.strip_prefix("file:").map(str::to_owned);
+        if let Some(mut path) = scheme_less
+            && !path.starts_with("//")
+        {
+            absolute(&mut path);
+            spec.store = format!("file://{path}");
+        }
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let Spec { store, clusters, training, gangs, model, evaluation, .. } = &self.spec;
+        if !store.starts_with("file:") {
+            return Err(format!(
+                "spec.store: `{store}` is not supported yet; write `file:` and a path"
+            ));
+        }
+        let positive = [
+            ("spec.clusters.fine", u64::from(clusters.fine)),
+            ("spec.clusters.experts", u64::from(clusters.experts)),
+            ("spec.training.globalBatch", u64::from(training.global_batch)),
+            ("spec.training.microBatch", u64::from(training.micro_batch)),
+            ("spec.training.seedSteps", training.seed_steps),
+            ("spec.training.checkpoint.keep", u64::from(training.checkpoint.keep)),
+            ("spec.gangs.seed.ranks", u64::from(gangs.seed.ranks)),
+            ("spec.gangs.expert.ranks", u64::from(gangs.expert.ranks)),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key}: must be at least 1"));
+        }
+        if clusters.fine < clusters.experts {
+            return Err(format!(
+                "spec.clusters.fine: {} fine centres cannot be divided among {} experts",
+                clusters.fine, clusters.experts
+            ));
+        }
+        if clusters.sample < u64::from(clusters.fine) {
+            return Err(format!(
+                "spec.clusters.sample: {} pairs cannot form {} fine clusters",
+                clusters.sample, clusters.fine
+            ));
+        }
+        if !(clusters.balance.is_finite() && clusters.balance >= 0.0) {
+            return Err("spec.clusters.balance: must be a number of at least 0".to_owned());
+        }
+        if training.global_batch % training.micro_batch != 0 {
+            return Err(format!(
+                "spec.training.microBatch: {} does not divide globalBatch {}",
+                training.micro_batch, training.global_batch
+            ));
+        }
+        let parts = training.global_batch / training.micro_batch;
+        for (key, ranks) in [("seed", gangs.seed.ranks), ("expert", gangs.expert.ranks)] {
+            if parts % ranks != 0 {
+                return Err(format!(
+                    "spec.gangs.{key}.ranks: {ranks} ranks cannot share the {parts} micro-batches \
+                     of globalBatch / microBatch evenly"
+                ));
+            }
+        }
+        match training.expert_steps {
+            ExpertSteps::Equal(0) | ExpertSteps::Proportional { proportional: 0 } => {
+                return Err("spec.training.expertSteps: must be at least 1".to_owned());
+            }
+            ExpertSteps::Equal(_) | ExpertSteps::Proportional { .. } => (),
+        }
+        if training.ooc_ratio != Share(0.0) {
+            return Err(
+                "spec.training.oocRatio: foreign pairs are not supported yet; write 0%".to_owned()
+            );
+        }
+        if !(training.learning_rate.peak.is_finite() && training.learning_rate.peak > 0.0) {
+            return Err("spec.training.learningRate.peak: must be above 0".to_owned());
+        }
+        if !(training.weight_decay.is_finite() && training.weight_decay >= 0.0) {
+            return Err("spec.training.weightDecay: must be at least 0".to_owned());
+        }
+        if model.preset.is_empty() {
+            return Err("spec.model.preset: must name a preset".to_owned());
+        }
+        if !(evaluation.routing.lambda.is_finite() && evaluation.routing.lambda > 0.0) {
+            return Err("spec.evaluation.routing.lambda: must be above 0".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// The pairs of each expert, read from the counts that the seal job reports as `pairs.expert-<i>`.
+pub fn expert_pairs(counts: &BTreeMap<String, u64>, experts: u32) -> Vec<u64> {
+    (0..experts)
+        .map(|index| counts.get(&format!("pairs.expert-{index}")).copied().unwrap_or(0))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

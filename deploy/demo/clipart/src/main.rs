@@ -1,0 +1,2 @@
+//! (clade-clipart)
+fn main() {}

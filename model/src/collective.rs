@@ -1,0 +1,79 @@
+//! What the ranks of one gang say to each other while they train.
+//!
+//! Plain slices of f32, in a lock step: every rank makes the same calls in the same order with the
+//! same lengths. A call that fails leaves the gang unusable; the rank exits and the gang restarts.
+
+use std::error::Error;
+use std::time::Duration;
+
+/// Exchanges numbers among the ranks of one gang.
+pub trait Collective: Send {
+    /// This rank's position, below [`Self::world_size`].
+    fn rank(&self) -> usize;
+
+    fn world_size(&self) -> usize;
+
+    /// Replaces `values` by the sum over all ranks.
+    ///
+    /// Every rank must end with the same bits: each element is summed in one place and copied.
+    /// Whether an update is applied is decided from such sums, by each rank for itself.
+    fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Fills `out` with every rank's `own`, ordered by rank; all are of the same length.
+    fn all_gather(&mut self, own: &[f32], out: &mut Vec<f32>) -> Result<(), CollectiveError>;
+
+    /// Replaces `values` on every rank by those of rank `root`.
+    fn broadcast(&mut self, root: usize, values: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Returns once every rank has called it.
+    fn barrier(&mut self) -> Result<(), CollectiveError>;
+}
+
+/// Why an exchange failed, and with whom.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectiveError {
+    #[error("rank {peer} was lost")]
+    PeerLost {
+        peer: usize,
+        #[source]
+        source: Option<Box<dyn Error + Send + Sync>>,
+    },
+    #[error("rank {peer} did not answer within {waited:?}")]
+    Timeout { peer: usize, waited: Duration },
+    #[error("rank {peer} sent {found} values where {expected} were due: the ranks are out of step")]
+    Mismatch { peer: usize, expected: usize, found: usize },
+    #[error("the exchange was aborted")]
+    Aborted,
+}
+
+/// A gang of one: nothing to exchange.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Solo;
+
+impl Collective for Solo {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn world_size(&self) -> usize {
+        1
+    }
+
+    fn all_reduce_sum(&mut self, _values: &mut [f32]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn all_gather(&mut self, own: &[f32], out: &mut Vec<f32>) -> Result<(), CollectiveError> {
+        out.clear();
+        out.extend_from_slice(own);
+        Ok(())
+    }
+
+    fn broadcast(&mut self, _root: usize, _values: &mut [f32]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! The wire: `clade.v1` and its conversion to and from the core's types.
+//!
+//! Wire types stop at [`convert`]: nothing else turns them into core types.
+
+pub mod convert;
+
+/// The generated messages and services of `clade.v1`.
+pub mod v1 {
+    #![expect(
+        clippy::all,
+        clippy::clone_on_ref_ptr,
+        clippy::wildcard_enum_match_arm,
+        unreachable_pub,
+        unused_qualifications,
+        reason = "generated"
+    )]
+    tonic::include_proto!("clade.v1");
+}

@@ -1,0 +1,2 @@
+//! (clade-worker)
+fn main() {}
