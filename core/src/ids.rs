@@ -356,8 +356,8 @@ impl FromStr for Digest {
         }
         let mut bytes = [0; 32];
         for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16)
-                .map_err(|_| malformed())?;
+            *byte =
+                u8::from_str_radix(&text[2 * index..2 * index + 2], 16).map_err(|_| malformed())?;
         }
         Ok(Self(bytes))
     }

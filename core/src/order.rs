@@ -169,7 +169,10 @@ impl Random {
 
     /// Uniform in `0..below`.
     pub const fn below(&mut self, below: u64) -> u64 {
-        #[expect(clippy::cast_possible_truncation, reason = "the product's upper half is below u64")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the product's upper half is below u64"
+        )]
         let scaled = ((self.next() as u128 * below as u128) >> 64) as u64;
         scaled
     }

@@ -123,3 +123,45 @@ impl std::fmt::Display for Need {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(tars: u32) -> Plan {
+        let document = include_str!("../../deploy/demo/run.yaml");
+        Plan::new(&RunSpec::parse(document).unwrap(), tars)
+    }
+
+    #[test]
+    fn the_groups_of_tars_cover_each_tar_exactly_once() {
+        for tars in [1, 7, 1024, 1025, 5000] {
+            let plan = plan(tars);
+            let jobs = plan.jobs(Stage::Shard);
+            assert!(jobs <= MAX_JOBS_PER_STAGE);
+            let covered: Vec<u32> = (0..jobs).flat_map(|part| plan.group(part)).collect();
+            assert_eq!(covered, (0..tars).collect::<Vec<_>>(), "{tars} tars");
+        }
+    }
+
+    #[test]
+    fn every_work_can_be_reached_in_order() {
+        let plan = plan(3);
+        let mut done: Vec<WorkId> = Vec::new();
+        let mut left = plan.works();
+        while !left.is_empty() {
+            let is_met = |need: &Need| match need {
+                Need::Work(work) => done.contains(work),
+                Need::Stage(stage) => {
+                    (0..plan.jobs(*stage)).all(|part| done.contains(&WorkId::job(*stage, part)))
+                }
+            };
+            let (ready, rest): (Vec<_>, Vec<_>) =
+                left.into_iter().partition(|work| plan.needs(*work).iter().all(is_met));
+            assert!(!ready.is_empty(), "{rest:?} wait for ever");
+            done.extend(ready);
+            left = rest;
+        }
+        assert_eq!(done.len(), plan.works().len());
+    }
+}

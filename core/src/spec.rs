@@ -296,7 +296,7 @@ impl RunSpec {
     /// Reads a run document and judges it.
     pub fn parse(document: &str) -> Result<Self, SpecError> {
         let spec: Self =
-            serde_saphyr::from_str(document).map_err(|error| message::explain(&error))?;
+            serde_saphyr::from_str(document).map_err(|error| message::explain(&error, document))?;
         spec.validate().map_err(SpecError::Rule)?;
         Ok(spec)
     }

@@ -22,14 +22,17 @@ fail() {
 scratch=
 new_scratch() {
   mkdir -p "$1" || fail "cannot write to $1: give this user a checkout of its own"
+  # Under the lock, any other is the rest of a set-up that was killed.
+  rm -rf "$1"/.partial.*
   scratch=$(mktemp -d "$1/.partial.XXXXXX") || fail "cannot write to $1: give this user a checkout of its own"
   trap 'rm -rf "$scratch"' EXIT
 }
 
 # One set-up at a time in one checkout; a second one waits for the first.
 lock() {
-  mkdir -p "$project/assets" || fail "cannot write to $project: give this user a checkout of its own"
-  exec 9>"$project/assets/.lock"
+  { mkdir -p "$project/assets" && : >>"$project/assets/.lock"; } ||
+    fail "cannot write to $project/assets: give this user a checkout of its own"
+  exec 9>>"$project/assets/.lock"
   flock -n 9 || { say "waiting for another set-up in this checkout"; flock 9; }
 }
 

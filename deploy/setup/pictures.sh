@@ -13,10 +13,7 @@ lists=$downloads/.apt
 
 apt() {
   apt-get -q -o Dir::State="$lists/state" -o Dir::State::status=/var/lib/dpkg/status \
-    -o Dir::Cache="$lists/cache" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@" >"$lists/log" 2>&1 || {
-    cat "$lists/log" >&2
-    return 1
-  }
+    -o Dir::Cache="$lists/cache" -o Acquire::Languages=none -o APT::Sandbox::User=root "$@" >>"$lists/log" 2>&1
 }
 
 package() {
@@ -27,7 +24,10 @@ package() {
     # A source that fails matters only if it is the one that has the package.
     apt update || true
   fi
-  apt download "$1"
+  apt download "$1" || {
+    cat "$lists/log" >&2
+    return 1
+  }
 }
 
 lock

@@ -11,7 +11,7 @@ need pkg-config pkg-config
 need python3 python3
 need sha256sum coreutils
 need flock util-linux
-need cargo "Rust 1.95 or newer (rustup)"
+if ! command -v cargo >/dev/null || ! command -v rustc >/dev/null; then missing+=("Rust 1.95 or newer"); fi
 if command -v python3 >/dev/null; then
   python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
   python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)

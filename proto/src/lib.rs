@@ -10,7 +10,6 @@ pub mod v1 {
         clippy::all,
         clippy::clone_on_ref_ptr,
         clippy::wildcard_enum_match_arm,
-        unreachable_pub,
         unused_qualifications,
         reason = "generated"
     )]

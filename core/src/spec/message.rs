@@ -18,7 +18,7 @@ fn hint(nearest: Option<&str>, known: &[String]) -> String {
     }
 }
 
-pub(super) fn explain(error: &serde_saphyr::Error) -> SpecError {
+pub(super) fn explain(error: &serde_saphyr::Error, document: &str) -> SpecError {
     let error = error.without_snippet();
     let line = error.location().map_or(0, |at| at.line());
     if let serde_saphyr::Error::SerdeUnknownField { field, expected, .. } = error {
@@ -31,5 +31,25 @@ pub(super) fn explain(error: &serde_saphyr::Error) -> SpecError {
             .map(|(_, name)| name.clone());
         return SpecError::UnknownKey { line, key: field.clone(), nearest, known };
     }
-    SpecError::Malformed { line, message: error.to_string() }
+    let text = error.to_string();
+    let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    let message = match error.location().and_then(|at| key_at(document, at.line(), at.column())) {
+        Some(key) => format!("key `{key}`: {message}"),
+        None => message,
+    };
+    SpecError::Malformed { line, message }
+}
+
+/// The key that the value at a place (both counted from 1) belongs to, as far as its line shows.
+fn key_at(document: &str, line: u64, column: u64) -> Option<&str> {
+    let line = document.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    let at = line.char_indices().nth(usize::try_from(column).ok()?.checked_sub(1)?)?.0;
+    let is_key = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
+    let (before, after) = line.split_at(at);
+    let own = after
+        .split(|c| !is_key(c))
+        .next()
+        .filter(|own| !own.is_empty() && after[own.len()..].starts_with(':'));
+    own.or_else(|| before.trim_end().strip_suffix(':')?.rsplit(|c| !is_key(c)).next())
+        .filter(|key| !key.is_empty())
 }

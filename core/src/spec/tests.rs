@@ -1,1 +1,119 @@
+use expect_test::{Expect, expect};
 
+use super::*;
+
+const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");
+
+fn refused(from: &str, to: &str, expected: &Expect) {
+    assert!(DEMO.contains(from), "the demo's document no longer holds `{from}`");
+    let error = RunSpec::parse(&DEMO.replacen(from, to, 1)).unwrap_err();
+    expected.assert_eq(&error.to_string());
+}
+
+#[test]
+fn the_demo_document_is_valid_and_survives_json() {
+    let spec = RunSpec::parse(DEMO).unwrap();
+    assert_eq!(spec.spec.dataset.max_pixels, Count(64_000_000));
+    assert_eq!(spec.spec.dataset.max_bad_share, Share(0.05));
+    assert_eq!(spec.spec.training.checkpoint.every, Span::from_millis(30_000));
+    let json = serde_json::to_string(&spec).unwrap();
+    assert_eq!(serde_json::from_str::<RunSpec>(&json).unwrap(), spec);
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_line_and_nearest_key() {
+    refused(
+        "globalBatch",
+        "globalBach",
+        &expect!["line 17: unknown key `globalBach`; did you mean `globalBatch`?"],
+    );
+    refused("  seed: 7", "  sede: 7", &expect!["line 7: unknown key `sede`; did you mean `seed`?"]);
+    refused(
+        "weightDecay: 0.1",
+        "zzz: 1",
+        &expect![
+            "line 23: unknown key `zzz`; known here: globalBatch, microBatch, seedSteps, expertSteps, oocRatio, learningRate, weightDecay, checkpoint, baselines"
+        ],
+    );
+}
+
+#[test]
+fn a_wrong_type_is_refused_with_its_line() {
+    refused(
+        "globalBatch: 128",
+        "globalBatch: many",
+        &expect!["line 17: key `globalBatch`: invalid u32"],
+    );
+    refused(
+        "every: 30s",
+        "every: soon",
+        &expect![[r#"line 24: key `every`: invalid value: string "soon", expected a length of time such as 250ms, 30s or 5m"#]],
+    );
+    refused(
+        "maxBadShare: 5%",
+        "maxBadShare: 500%",
+        &expect![[r#"line 12: key `maxBadShare`: invalid value: string "500%", expected a share from 0% to 100%"#]],
+    );
+    refused(
+        "name: clipart",
+        "name: Clip/Art",
+        &expect![
+            "line 5: expected a run name of at most 63 lower-case letters, digits and `-`, found `Clip/Art` at line 5, column 18"
+        ],
+    );
+    refused(
+        "metadata: {name: clipart}\n",
+        "",
+        &expect!["line 5: missing field `metadata` at line 5, column 1"],
+    );
+}
+
+#[test]
+fn a_rule_that_is_broken_is_told_with_its_key() {
+    refused(
+        "microBatch: 64",
+        "microBatch: 60",
+        &expect!["spec.training.microBatch: 60 does not divide globalBatch 128"],
+    );
+    refused(
+        "seed: {ranks: 2}",
+        "seed: {ranks: 3}",
+        &expect![
+            "spec.gangs.seed.ranks: 3 ranks cannot share the 2 micro-batches of globalBatch / microBatch evenly"
+        ],
+    );
+    refused(
+        "file:./clade-data",
+        "s3://bucket/x",
+        &expect!["spec.store: `s3://bucket/x` is not supported yet; write `file:` and a path"],
+    );
+    refused(
+        "oocRatio: 0%",
+        "oocRatio: 2%",
+        &expect!["spec.training.oocRatio: foreign pairs are not supported yet; write 0%"],
+    );
+    refused(
+        "fine: 64",
+        "fine: 2",
+        &expect!["spec.clusters.fine: 2 fine centres cannot be divided among 4 experts"],
+    );
+}
+
+#[test]
+fn relative_paths_become_absolute_and_absolute_ones_stay() {
+    let mut spec = RunSpec::parse(DEMO).unwrap();
+    spec.resolve("/home/me");
+    spec.resolve("/elsewhere");
+    assert_eq!(spec.spec.store, "file:///home/me/./clade-data");
+    assert_eq!(spec.spec.dataset.shards, "/home/me/data/clipart/train/*.tar");
+}
+
+#[test]
+fn proportional_steps_follow_the_experts_pairs() {
+    let document = DEMO.replace("expertSteps: 144", "expertSteps: {proportional: 128000}");
+    let spec = RunSpec::parse(&document).unwrap();
+    let pairs = [1000, 2000, 3000, 4000];
+    let due = |model| spec.due(model, &pairs).0 - 288;
+    assert_eq!([0, 1, 2, 3].map(|index| due(ModelId::Expert(index))), [100, 200, 300, 400]);
+    assert_eq!(due(ModelId::Dense), 250);
+}

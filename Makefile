@@ -1,0 +1,51 @@
+# Run `make` for what can be done here. Every recipe is a script or a cargo
+# command that works by itself; nothing here needs root.
+
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup pictures build demo test verify fix clean-downloads
+
+help: ## Show this
+	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo 'Prerequisites: Linux on x86-64, git, make, g++, pkg-config, python3 with pip and venv, Rust 1.95.'
+	@echo 'Everything fetched lies in assets/ and data/, checked against deploy/setup/digests.txt.'
+
+setup: ## Fetch libtorch, the sentence encoder and the CLIP vocabulary (once)
+	@deploy/setup/prerequisites.sh
+	@deploy/setup/libtorch.sh
+	@deploy/setup/encoder.sh
+	@deploy/setup/vocabulary.sh
+
+pictures: setup ## Fetch the demo's pictures and convert them to a dataset (once)
+	@deploy/setup/pictures.sh
+	@exec $(CARGO) run --quiet --release -p clade-clipart
+
+build: setup ## Build every program, optimised
+	@exec $(CARGO) build --release --workspace --bins
+
+demo: setup pictures build ## Run the whole job on this machine; FRESH=1 starts over
+	@exec target/release/clade up -f deploy/demo/run.yaml $(if $(filter 1,$(FRESH)),--fresh)
+
+test: setup ## Run every test
+	@exec $(CARGO) build --workspace --bins
+	@exec $(CARGO) test --workspace
+
+verify: setup ## Check formatting, lints, docs and tests; writes nothing but target/
+	@exec $(CARGO) fmt --all --check
+	@exec $(CARGO) clippy --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' exec $(CARGO) doc --workspace --no-deps --document-private-items
+	@if command -v cargo-deny >/dev/null; then exec $(CARGO) deny check; else echo 'skipped: cargo deny: it is not installed'; fi
+	@if command -v shellcheck >/dev/null; then exec shellcheck -x deploy/setup/*.sh; else echo 'skipped: shellcheck: it is not installed'; fi
+	@exec $(CARGO) build --workspace --bins
+	@exec $(CARGO) test --workspace
+
+fix: ## Format, and apply what clippy can repair by itself
+	@exec $(CARGO) fmt --all
+	@exec $(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+clean-downloads: ## Delete the cache of downloads; what was unpacked stays
+	rm -rf assets/downloads

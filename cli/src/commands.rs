@@ -1,0 +1,28 @@
+//! The commands that ask a coordinator, one file each; `up` has a room of its own.
+
+mod apply;
+mod cancel;
+mod logs;
+mod report;
+mod run_choice;
+mod status;
+
+use crate::args::{Cli, Command};
+use crate::call::Coordinator;
+use crate::exit::Exit;
+
+pub(crate) use apply::{apply, explain_end};
+pub(crate) use report::print_report;
+
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let Cli { coordinator, command } = cli;
+    let connect = || Coordinator::at(&coordinator);
+    match command {
+        Command::Up(args) => crate::up::up(args).await,
+        Command::Apply(args) => apply::run(&connect()?, args).await,
+        Command::Status(args) => status::run(&connect()?, args).await,
+        Command::Logs(args) => logs::run(&connect()?, args).await,
+        Command::Cancel(args) => cancel::run(&connect()?, args).await,
+        Command::Report(args) => report::run(&connect()?, args).await,
+    }
+}

@@ -1,0 +1,217 @@
+//! The commands against a coordinator, through the program as people use it.
+
+mod stand_in;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use expect_test::{Expect, expect};
+use stand_in::StandIn;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+
+const DOCUMENT: &str = include_str!("run.yaml");
+
+struct Served {
+    folder: tempfile::TempDir,
+    url: String,
+    _runtime: tokio::runtime::Runtime,
+}
+
+fn served() -> Served {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("run.yaml"), DOCUMENT).unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let service = StandIn::service(folder.path().to_owned());
+    let server = tonic::transport::Server::builder().add_service(service);
+    runtime.spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    Served { folder, url, _runtime: runtime }
+}
+
+fn clade(folder: &Path, url: &str, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_clade"))
+        .env_remove("CLADE_COORDINATOR")
+        .args(["--coordinator", url])
+        .args(args)
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+impl Served {
+    fn clade(&self, args: &[&str]) -> Output {
+        clade(self.folder.path(), &self.url, args)
+    }
+
+    fn check(&self, args: &[&str], expected: Expect) {
+        expected.assert_eq(&told(&self.clade(args)));
+    }
+
+    fn mark(&self, name: &str) {
+        fs::write(self.folder.path().join(name), "").unwrap();
+    }
+}
+
+/// Exit code and all that was written; no control code ever, since there is no terminal.
+fn told(output: &Output) -> String {
+    let Output { status, stdout, stderr } = output;
+    let text = format!(
+        "exit {}\n{}{}",
+        status.code().unwrap(),
+        String::from_utf8_lossy(stdout),
+        String::from_utf8_lossy(stderr)
+    );
+    assert!(!text.contains('\x1b'), "{text:?}");
+    text
+}
+
+#[test]
+fn without_a_coordinator_the_error_says_what_to_do() {
+    // A port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = clade(Path::new("/"), &format!("http://{port}"), &["status"]);
+    let text = told(&output).replace(&port.to_string(), "HOST:PORT");
+    expect![[r#"
+        exit 3
+        clade: no coordinator answers at http://HOST:PORT: start one with `clade up`, or name another with --coordinator
+    "#]].assert_eq(&text);
+    let output = clade(Path::new("/"), "ftp://there", &["status"]);
+    expect![[r#"
+        exit 2
+        clade: `ftp://there` is no coordinator's address: only http:// is spoken yet; write --coordinator http://HOST:PORT
+    "#]].assert_eq(&told(&output));
+}
+
+#[test]
+fn a_wrong_document_is_refused_before_anything_is_started() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = DOCUMENT.replace("preset: tiny", "presett: tiny");
+    fs::write(folder.path().join("run.yaml"), text).unwrap();
+    for command in ["up", "apply"] {
+        let output = clade(folder.path(), "http://127.0.0.1:1", &[command, "-f", "run.yaml"]);
+        assert_eq!(
+            told(&output),
+            "exit 2\nclade: run.yaml: line 11: unknown key `presett`; did you mean `preset`?\n"
+        );
+    }
+    assert!(!folder.path().join("clade-data").exists());
+    let output = clade(folder.path(), "http://127.0.0.1:1", &["up", "-f", "rum.yaml"]);
+    expect![[r#""#]].assert_eq(&told(&output));
+}
+
+#[test]
+fn status_tells_in_a_table_of_one_run_or_all() {
+    let served = served();
+    served.mark("failed");
+    served.check(&["status"], expect![[r#"
+        exit 0
+        clipart  failed  elapsed 0s
+          why: bad data: 9 of 10 pairs are unusable
+        NAME  PHASE  PROGRESS       RATE  ETA  LOSS   WHY
+        seed  done   288/288 steps  -     -    3.250
+
+        no workers: nothing can run until one joins
+    "#]]);
+    served.check(&["status", "clipard"], expect![[r#"
+        exit 1
+        clade: no run `clipard`; `clade status` lists the runs
+    "#]]);
+    served.check(&["status", "--watch", "-o", "json"], expect![[r#"
+        exit 2
+        clade: --watch draws a table; ask for JSON once, without --watch
+    "#]]);
+    let json = served.clade(&["status", "clipart", "-o", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["runs"][0]["parts"][0]["total"], 288);
+}
+
+#[test]
+fn logs_and_report_find_the_only_run_by_themselves() {
+    let served = served();
+    served.check(&["logs", "expert-2", "--tail", "4k"], expect![[r#"
+        exit 0
+        ==> models/expert-2/gang-1/logs/rank-0.log <==
+        4096 bytes at most
+    "#]]);
+    served.check(&["logs", "clipart", "seed"], expect![[r#"
+        exit 0
+        ==> models/seed/gang-1/logs/rank-0.log <==
+        65536 bytes at most
+    "#]]);
+    served.check(&["logs", "nobody"], expect![[r#"
+        exit 2
+        clade: `nobody` is neither a run (clipart) nor a work such as expert-2, embed or embed.3
+    "#]]);
+    served.check(&["report"], expect![[r#"
+        exit 1
+        clade: run `clipart` has not finished yet
+    "#]]);
+    served.mark("finished");
+    served.check(&["report"], expect![[r#"
+        exit 0
+        # Report of clipart
+
+        report: /store/report.md
+        bundle: /store/bundle/ab12
+    "#]]);
+    served.check(&["report", "clipart", "--json"], expect![[r#"
+        exit 0
+        {"run": "clipart"}
+    "#]]);
+}
+
+#[test]
+fn apply_waits_for_the_end_and_exits_with_the_runs_status() {
+    let served = served();
+    served.mark("finished");
+    served.check(&["apply", "-f", "run.yaml", "--wait"], expect![[r#"
+        exit 0
+        # Report of clipart
+
+        report: /store/report.md
+        bundle: /store/bundle/ab12
+        run clipart is under way or finished already; nothing changed
+        clipart  finished  elapsed 0s
+        [    0s] seed: done, 288/288 steps, loss 3.250
+    "#]]);
+    fs::remove_file(served.folder.path().join("finished")).unwrap();
+    served.check(&["apply", "-f", "run.yaml"], expect![[r#"
+        exit 0
+        run clipart created
+        see it with `clade status --watch`
+    "#]]);
+    served.mark("failed");
+    served.check(&["apply", "-f", "run.yaml", "--wait"], expect![[r#"
+        exit 1
+        run clipart is under way or finished already; nothing changed
+        clipart  failed  elapsed 0s
+        [    0s] seed: done, 288/288 steps, loss 3.250
+        run clipart failed: bad data: 9 of 10 pairs are unusable
+        `clade logs` shows what its ranks wrote; applying it again goes on from what is saved
+    "#]]);
+    fs::remove_file(served.folder.path().join("failed")).unwrap();
+    served.check(&["cancel", "clipart"], expect![[r#"
+        exit 0
+        run clipart is stopping: its models save their checkpoints first; `clade status clipart` shows when it is cancelled
+    "#]]);
+    let output = served.clade(&["apply", "-f", "run.yaml", "--wait"]);
+    assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let served = served();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_clade"))
+        .args(["--coordinator", &served.url, "status"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+}

@@ -1,0 +1,81 @@
+//! The engine's dealings with the object store, and the words it answers with.
+
+use std::time::Duration;
+
+use clade_core::ids::{CheckpointRef, Fence, RunName};
+use clade_core::schedule::{Event, Start};
+use clade_proto::v1;
+use clade_store::{Store, StoreError, checkpoint};
+use tonic::Status;
+use tracing::{info, warn};
+
+/// Lists what an ended gang left; tries until the store answers, since nothing can be decided before.
+pub(crate) async fn inspect(store: String, fence: Fence) -> Option<Event> {
+    let model = fence.work.model()?;
+    let mut wait = Duration::from_millis(200);
+    loop {
+        let newest = async {
+            let store = Store::open(&store)?;
+            checkpoint::newest_candidate(&store, &fence.run, model, fence.incarnation).await
+        };
+        match newest.await {
+            Ok(newest) => {
+                info!(%fence, newest = newest.as_ref().map(tracing::field::display), "inspected");
+                return Some(Event::Inspected { fence, newest });
+            }
+            Err(error) => warn!(%fence, %error, "cannot list candidates; tries again"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// Deletes checkpoints that nothing refers to any more. What cannot be deleted is left and said.
+pub(crate) async fn collect(
+    store: String,
+    run: RunName,
+    checkpoints: Vec<CheckpointRef>,
+) -> Option<Event> {
+    let removed = async {
+        let store = Store::open(&store)?;
+        for at in &checkpoints {
+            checkpoint::remove(&store, &run, at).await?;
+        }
+        Ok::<(), StoreError>(())
+    };
+    if let Err(error) = removed.await {
+        warn!(%run, %error, "cannot delete old checkpoints");
+    }
+    None
+}
+
+/// A start order as the wire has it.
+pub(crate) fn start_rank(start: &Start) -> v1::StartRank {
+    let Start { seat, fence, rank, ranks, store, resume, fallbacks, models, rendezvous, grace_ms } =
+        start;
+    v1::StartRank {
+        fence: Some(fence.into()),
+        slot: seat.slot,
+        rank: *rank,
+        ranks: *ranks,
+        store: store.clone(),
+        resume: resume.as_ref().map(Into::into),
+        fallbacks: fallbacks.iter().map(Into::into).collect(),
+        models: models.values().map(Into::into).collect(),
+        rendezvous: rendezvous.clone(),
+        grace_ms: *grace_ms,
+    }
+}
+
+pub(crate) fn unknown_run<'a>(run: &RunName, known: impl Iterator<Item = &'a RunName>) -> Status {
+    let known: Vec<String> = known.map(ToString::to_string).collect();
+    let known = if known.is_empty() { "there are none".to_owned() } else { known.join(", ") };
+    Status::not_found(format!("no run `{run}`; known runs: {known}"))
+}
+
+pub(crate) fn other_document(run: &RunName) -> Status {
+    Status::failed_precondition(format!(
+        "run `{run}` exists with another document: give this one another metadata.name, or apply \
+         the document it was made from"
+    ))
+}

@@ -1,0 +1,258 @@
+//! The state as operators see it: stages and models in the order of the data's flow.
+
+use std::collections::BTreeMap;
+
+use clade_core::ids::{Fence, JobId, Millis, ModelId, RunName, Stage, WorkId, WorkerId};
+use clade_core::schedule::{Gang, Phase, Run, RunPhase, State, StopFor, Work, why_waiting};
+use clade_proto::v1;
+
+use crate::observed::{Observed, Seen};
+
+/// Builds the whole answer, for one run or for all.
+pub(crate) fn status(
+    state: &State,
+    observed: &Observed,
+    now: Millis,
+    wanted: Option<&RunName>,
+) -> v1::GetStatusResponse {
+    let is_wanted = |name: &RunName| wanted.is_none_or(|wanted| wanted == name);
+    let runs = state.runs.iter().filter(|(name, _)| is_wanted(name));
+    v1::GetStatusResponse {
+        term: state.term.0,
+        runs: runs.map(|(_, run)| run_status(state, observed, now, run)).collect(),
+        workers: workers(state),
+    }
+}
+
+fn workers(state: &State) -> Vec<v1::WorkerStatus> {
+    let taken = state.taken();
+    let busy = |id: &WorkerId| taken.keys().filter(|seat| seat.worker == *id).count();
+    let shown = state.workers.iter().map(|(id, worker)| v1::WorkerStatus {
+        worker: id.to_string(),
+        host: worker.host.clone(),
+        pid: worker.pid,
+        phase: if worker.lost_at.is_some() { "detached" } else { "attached" }.to_owned(),
+        slots: worker.slots,
+        busy: u32::try_from(busy(id)).unwrap_or(u32::MAX),
+    });
+    shown.collect()
+}
+
+fn run_status(state: &State, observed: &Observed, now: Millis, run: &Run) -> v1::RunStatus {
+    let (phase, reason) = match &run.head.phase {
+        RunPhase::Active => ("active", String::new()),
+        RunPhase::Stopping { then: StopFor::Cancel } => ("stopping", "cancelled".to_owned()),
+        RunPhase::Stopping { then: StopFor::Failure { work, failure } } => {
+            ("stopping", format!("{work}: {failure}"))
+        }
+        RunPhase::Finished => ("finished", String::new()),
+        RunPhase::Failed { work, failure } => ("failed", format!("{work}: {failure}")),
+        RunPhase::Cancelled => ("cancelled", String::new()),
+    };
+    let view = RunView { state, observed, now, run };
+    let mut parts = Vec::new();
+    for stage in Stage::ALL {
+        if stage == Stage::Evaluate {
+            parts.extend(run.plan().models().iter().filter_map(|model| view.model(*model)));
+        }
+        parts.push(view.stage(stage));
+    }
+    let eta_seconds = eta(&parts, state);
+    v1::RunStatus {
+        run: run.name().to_string(),
+        phase: phase.to_owned(),
+        reason,
+        parts,
+        bundle: String::new(),
+        report: String::new(),
+        created_ms: run.head.created.0,
+        ended_ms: run.head.ended.map_or(0, |at| at.0),
+        eta_seconds: if matches!(run.head.phase, RunPhase::Active) { eta_seconds } else { -1.0 },
+    }
+}
+
+struct RunView<'a> {
+    state: &'a State,
+    observed: &'a Observed,
+    now: Millis,
+    run: &'a Run,
+}
+
+impl RunView<'_> {
+    fn seen(&self, id: WorkId, work: &Work) -> Option<Seen> {
+        let run = self.run.name().clone();
+        let fence = Fence { run, work: id, incarnation: work.incarnation };
+        work.gang().and_then(|_| self.observed.of(&fence))
+    }
+
+    fn ranks(&self, id: WorkId, work: &Work) -> Vec<v1::RankStatus> {
+        let pid = self.seen(id, work).map_or(0, |seen| seen.pid);
+        let alive = work.gang().into_iter().flat_map(Gang::alive);
+        alive
+            .map(|(rank, seat)| v1::RankStatus {
+                worker: seat.worker.to_string(),
+                slot: seat.slot,
+                rank,
+                pid: if rank == 0 { pid } else { 0 },
+                work: id.to_string(),
+            })
+            .collect()
+    }
+
+    fn reason(&self, id: WorkId, work: &Work) -> String {
+        let seats = |gang: &Gang| {
+            let seats: Vec<String> = gang.alive().map(|(_, seat)| seat.to_string()).collect();
+            seats.join(", ")
+        };
+        match &work.phase {
+            Phase::Waiting | Phase::Backoff { .. } => {
+                why_waiting(self.state, self.run.name(), id, self.now)
+                    .map(|wait| wait.to_string())
+                    .unwrap_or_default()
+            }
+            Phase::Running(gang) => format!("on {}", seats(gang)),
+            Phase::Stopping { gang, .. } => format!("waits for {} to leave", seats(gang)),
+            Phase::Inspecting { .. } => "looks for what the last gang left".to_owned(),
+            Phase::Done => String::new(),
+            Phase::Failed { failure } => failure.to_string(),
+        }
+    }
+
+    fn model(&self, model: ModelId) -> Option<v1::PartStatus> {
+        let id = WorkId::Model(model);
+        let work = self.run.works.get(&id)?;
+        let seen = self.seen(id, work);
+        let due = self.run.due(model).0;
+        let committed = work.committed_step().0;
+        let first = if model == ModelId::Seed { 0 } else { self.run.due(ModelId::Seed).0 };
+        let reached = seen.map_or(committed, |seen| seen.done.max(committed)).max(first);
+        let rate = seen.map_or(0.0, |seen| seen.rate);
+        let phase = phase_name(&work.phase, seen.is_some());
+        let mut reason = self.reason(id, work);
+        if let (Phase::Running(_), Some(failure)) = (&work.phase, &work.last_failure) {
+            reason.push_str(&format!("; restarted after: {failure}"));
+        }
+        Some(v1::PartStatus {
+            name: model.to_string(),
+            phase: phase.to_owned(),
+            done: reached - first,
+            total: due - first,
+            unit: "steps".to_owned(),
+            rate,
+            eta_seconds: time_left(due.saturating_sub(reached), rate, phase),
+            reason,
+            incarnation: work.incarnation.0,
+            committed_step: committed,
+            loss: seen.map_or(0.0, |seen| seen.loss),
+            restarts: work.restarts,
+            ranks: self.ranks(id, work),
+            counts: std::collections::HashMap::new(),
+        })
+    }
+
+    /// All jobs of a stage as one part. Its progress is in jobs, a running one counting in part.
+    fn stage(&self, stage: Stage) -> v1::PartStatus {
+        let is_here =
+            |id: &WorkId| matches!(id, WorkId::Job(JobId { stage: of, .. }) if *of == stage);
+        let jobs: Vec<(WorkId, &Work)> = self
+            .run
+            .works
+            .iter()
+            .filter(|(id, _)| is_here(id))
+            .map(|(id, work)| (*id, work))
+            .collect();
+        let done = jobs.iter().filter(|(_, work)| work.phase == Phase::Done).count();
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for (_, work) in &jobs {
+            for (name, count) in &work.counts {
+                *counts.entry(name.clone()).or_default() += count;
+            }
+        }
+        // The first job that says most about where the stage stands.
+        let telling = jobs.iter().min_by_key(|(_, work)| match work.phase {
+            Phase::Failed { .. } => 0,
+            Phase::Running(_) => 1,
+            Phase::Stopping { .. } | Phase::Inspecting { .. } => 2,
+            Phase::Backoff { .. } => 3,
+            Phase::Waiting => 4,
+            Phase::Done => 5,
+        });
+        let seen: Vec<Seen> = jobs.iter().filter_map(|(id, work)| self.seen(*id, work)).collect();
+        let phase = telling.map_or("done", |(_, work)| phase_name(&work.phase, true));
+        let share = |seen: &Seen| ratio(seen.done, seen.total);
+        let left = as_float(jobs.len() - done) - seen.iter().map(share).sum::<f64>();
+        let rate: f64 = seen.iter().map(|seen| seen.rate / as_float_u64(seen.total.max(1))).sum();
+        let restarts = jobs.iter().map(|(_, work)| work.restarts).sum();
+        v1::PartStatus {
+            name: stage.to_string(),
+            phase: phase.to_owned(),
+            done: done as u64,
+            total: jobs.len() as u64,
+            unit: "jobs".to_owned(),
+            rate,
+            eta_seconds: match (phase, rate > 0.0) {
+                ("done", _) => 0.0,
+                (_, true) => left / rate,
+                (_, false) => -1.0,
+            },
+            reason: telling.map(|(id, work)| self.reason(*id, work)).unwrap_or_default(),
+            incarnation: 0,
+            committed_step: 0,
+            loss: 0.0,
+            restarts,
+            ranks: jobs.iter().flat_map(|(id, work)| self.ranks(*id, work)).collect(),
+            counts: counts.into_iter().collect(),
+        }
+    }
+}
+
+const fn phase_name(phase: &Phase, is_seen: bool) -> &'static str {
+    match phase {
+        Phase::Waiting => "waiting",
+        Phase::Backoff { .. } => "backoff",
+        Phase::Running(_) if is_seen => "running",
+        Phase::Running(_) => "starting",
+        Phase::Stopping { .. } | Phase::Inspecting { .. } => "stopping",
+        Phase::Done => "done",
+        Phase::Failed { .. } => "failed",
+    }
+}
+
+/// Seconds until the models are trained, if one of them tells how fast it goes.
+///
+/// Work left divided by the seats there are, at the rate per seat seen now; the stages before and
+/// after are short beside it and are not counted.
+fn eta(parts: &[v1::PartStatus], state: &State) -> f64 {
+    let models = || parts.iter().filter(|part| part.unit == "steps");
+    let moving: Vec<&v1::PartStatus> = models().filter(|part| part.rate > 0.0).collect();
+    if moving.is_empty() {
+        return if models().all(|part| part.phase == "done") { 0.0 } else { -1.0 };
+    }
+    let seats: usize = moving.iter().map(|part| part.ranks.len()).sum();
+    let per_seat = moving.iter().map(|part| part.rate).sum::<f64>() / as_float(seats.max(1));
+    let left: u64 = models().map(|part| part.total.saturating_sub(part.done)).sum();
+    let all: u32 = state.workers.values().map(|worker| worker.slots).sum();
+    as_float_u64(left) / (per_seat * f64::from(all.max(1)))
+}
+
+fn time_left(units: u64, rate: f64, phase: &str) -> f64 {
+    match (phase, rate > 0.0) {
+        ("done", _) => 0.0,
+        (_, true) => as_float_u64(units) / rate,
+        (_, false) => -1.0,
+    }
+}
+
+fn ratio(done: u64, total: u64) -> f64 {
+    if total == 0 { 0.0 } else { as_float_u64(done) / as_float_u64(total) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to people")]
+const fn as_float(count: usize) -> f64 {
+    count as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown to people")]
+const fn as_float_u64(count: u64) -> f64 {
+    count as f64
+}

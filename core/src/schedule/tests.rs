@@ -1,0 +1,352 @@
+//! Scripts of events with the actions they lead to; the property and the simulation are in `clade-tests`.
+
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::ids::Digest;
+
+const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");
+
+/// A run of two experts of two ranks over one tar.
+fn spec() -> RunSpec {
+    let document = DEMO
+        .replace("experts: 4", "experts: 2")
+        .replace("expert: {ranks: 1", "expert: {ranks: 2")
+        .replace("restarts: 5", "restarts: 1")
+        .replace("baselines: [dense]", "baselines: []");
+    RunSpec::parse(&document).unwrap()
+}
+
+struct Script {
+    state: State,
+    now: Millis,
+    told: String,
+}
+
+impl Script {
+    fn new() -> Self {
+        Self { state: State::default(), now: Millis(0), told: String::new() }
+    }
+
+    /// A run whose stages are done and whose seed is trained, with workers `w1` and `w2` of one slot.
+    fn trained_seed() -> Self {
+        let mut script = Self::new();
+        script.event(Event::Applied { spec: spec(), tars: 1 });
+        let run = script.state.runs.values_mut().next().unwrap();
+        for (id, work) in &mut run.works {
+            match id {
+                WorkId::Job(job) if job.stage < Stage::Evaluate => work.phase = Phase::Done,
+                WorkId::Model(ModelId::Seed) => {
+                    work.phase = Phase::Done;
+                    work.committed = vec![checkpoint(ModelId::Seed, 1, 288)];
+                }
+                WorkId::Job(_) | WorkId::Model(_) => (),
+            }
+        }
+        // Evaluating the seed would take the first seat.
+        run.works.get_mut(&WorkId::job(Stage::Evaluate, 0)).unwrap().phase = Phase::Done;
+        script.told.clear();
+        script
+    }
+
+    fn event(&mut self, event: Event) {
+        let before = self.state.clone();
+        let effects = step(&mut self.state, Limits::default(), self.now, event);
+        assert_eq!(invariants::violations(&before, &self.state), vec![]);
+        for action in effects.actions {
+            let line = match action {
+                Action::StartRank(start) => {
+                    let from = start.resume.or_else(|| start.models.into_values().next());
+                    let from = from.map_or("nothing".to_owned(), |it| it.to_string());
+                    format!(
+                        "start {} rank {} on {} from {from}",
+                        start.fence, start.rank, start.seat
+                    )
+                }
+                Action::StopRank { seat, fence, rank, save } => {
+                    format!("stop {fence} rank {rank} on {seat}, save: {save}")
+                }
+                Action::ShareRendezvous { worker, fence, .. } => {
+                    format!("tell {worker} where {fence} meets")
+                }
+                Action::Inspect { fence } => format!("inspect {fence}"),
+                Action::Collect { checkpoints, .. } => {
+                    let all: Vec<String> = checkpoints.iter().map(ToString::to_string).collect();
+                    format!("collect {}", all.join(", "))
+                }
+                Action::Refuse { worker, fence, why } => format!("refuse {worker} {fence}: {why}"),
+                Action::Supersede { worker } => format!("supersede {worker}"),
+            };
+            writeln!(self.told, "{line}").unwrap();
+        }
+    }
+
+    fn at(&mut self, millis: u64) {
+        self.now = Millis(millis);
+        self.event(Event::Tick);
+    }
+
+    fn join(&mut self, worker: &str) {
+        let (worker, host) = (WorkerId(worker.into()), "h".into());
+        self.event(Event::WorkerAttached { worker, host, pid: 1, slots: 1, ranks: vec![] });
+    }
+
+    fn exit(&mut self, fence: &str, rank: u32, outcome: Outcome) {
+        self.event(Event::RankExited { fence: fence_of(fence), rank, outcome });
+    }
+
+    fn commit(&mut self, fence: &str, step: u64) {
+        let fence = fence_of(fence);
+        let checkpoint = checkpoint(fence.work.model().unwrap(), fence.incarnation.0, step);
+        let worker = WorkerId("w1".into());
+        self.event(Event::CheckpointReported { worker, fence, checkpoint });
+    }
+
+    fn inspected(&mut self, fence: &str, step: Option<u64>) {
+        let fence = fence_of(fence);
+        let of = |step| checkpoint(fence.work.model().unwrap(), fence.incarnation.0, step);
+        let newest = step.map(of);
+        self.event(Event::Inspected { fence, newest });
+    }
+
+    fn why(&self, work: &str) -> String {
+        let run = "clipart".parse().unwrap();
+        why_waiting(&self.state, &run, work.parse().unwrap(), self.now)
+            .map_or_else(String::new, |wait| wait.to_string())
+    }
+
+    fn work(&self, work: &str) -> &Work {
+        self.state.work(&"clipart".parse().unwrap(), work.parse().unwrap()).unwrap()
+    }
+
+    fn check(&mut self, expected: &Expect) {
+        expected.assert_eq(&std::mem::take(&mut self.told));
+    }
+}
+
+/// `expert-1#2`
+fn fence_of(text: &str) -> Fence {
+    let (work, incarnation) = text.split_once('#').unwrap();
+    Fence {
+        run: "clipart".parse().unwrap(),
+        work: work.parse().unwrap(),
+        incarnation: Incarnation(incarnation.parse().unwrap()),
+    }
+}
+
+fn checkpoint(model: ModelId, incarnation: u64, step: u64) -> CheckpointRef {
+    let (incarnation, step, manifest) = (Incarnation(incarnation), Step(step), Digest([0; 32]));
+    CheckpointRef { model, incarnation, step, manifest }
+}
+
+fn crashed(rank: u32) -> Outcome {
+    Outcome::Failed(Failure::Crashed { rank, message: "signal 9".into() })
+}
+
+fn done() -> Outcome {
+    Outcome::Done { counts: BTreeMap::new() }
+}
+
+#[test]
+fn a_gang_starts_only_when_all_of_its_seats_are_held() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.check(&expect![[""]]);
+    assert_eq!(script.why("expert-0"), "needs 2 seats, 1 free");
+    assert_eq!(script.why("expert-1"), "expert-0 goes first");
+    assert_eq!(script.why("report.0"), "waits for evaluate");
+    script.join("w2");
+    script.check(&expect![[r#"
+        start clipart/expert-0#1 rank 0 on w1:0 from seed gang-1 step-288
+        start clipart/expert-0#1 rank 1 on w2:0 from seed gang-1 step-288
+    "#]]);
+}
+
+#[test]
+fn losing_one_rank_stops_the_gang_and_the_next_resumes_from_the_last_commit() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.commit("expert-0#1", 300);
+    script.told.clear();
+    script.exit("expert-0#1", 1, crashed(1));
+    script.exit("expert-0#1", 0, Outcome::Failed(Failure::PeerLost { rank: 0 }));
+    // A candidate that was never reported is found and recorded before the next gang starts.
+    script.inspected("expert-0#1", Some(310));
+    script.check(&expect![[r#"
+        stop clipart/expert-0#1 rank 0 on w1:0, save: false
+        inspect clipart/expert-0#1
+        start clipart/expert-1#1 rank 0 on w1:0 from seed gang-1 step-288
+        start clipart/expert-1#1 rank 1 on w2:0 from seed gang-1 step-288
+    "#]]);
+    assert_eq!(
+        script.work("expert-0").last_failure,
+        Some(Failure::Crashed { rank: 1, message: "signal 9".into() })
+    );
+    script.at(2_000);
+    script.exit("expert-1#1", 0, crashed(0));
+    script.exit("expert-1#1", 1, crashed(1));
+    script.inspected("expert-1#1", None);
+    script.at(4_000);
+    script.check(&expect![[r#"
+        stop clipart/expert-1#1 rank 1 on w2:0, save: false
+        inspect clipart/expert-1#1
+        start clipart/expert-0#2 rank 0 on w1:0 from expert-0 gang-1 step-310
+        start clipart/expert-0#2 rank 1 on w2:0 from expert-0 gang-1 step-310
+    "#]]);
+}
+
+#[test]
+fn what_a_superseded_gang_says_is_refused() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.exit("expert-0#1", 0, crashed(0));
+    script.exit("expert-0#1", 1, Outcome::Failed(Failure::PeerLost { rank: 1 }));
+    script.inspected("expert-0#1", None);
+    script.told.clear();
+    script.commit("expert-0#1", 400);
+    script.exit("expert-0#1", 0, done());
+    script.check(&expect![[r#"
+        refuse w1 clipart/expert-0#1: superseded by incarnation 2
+    "#]]);
+    assert_eq!(script.work("expert-0").committed, vec![]);
+}
+
+#[test]
+fn a_model_without_progress_is_given_up_after_its_budget_and_the_other_goes_on() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    for incarnation in 1..=2 {
+        let fence = format!("expert-0#{incarnation}");
+        script.exit(&fence, 0, crashed(0));
+        script.exit(&fence, 1, crashed(1));
+        script.inspected(&fence, None);
+        if incarnation == 1 {
+            // expert-1 took the seats meanwhile; it must end before expert-0 is tried again.
+            script.commit("expert-1#1", 432);
+            script.exit("expert-1#1", 0, done());
+            script.exit("expert-1#1", 1, done());
+            script.inspected("expert-1#1", Some(432));
+            script.exit("evaluate.2#1", 0, done());
+        }
+        script.at(10_000 * incarnation);
+    }
+    let given_up = |work: &Work| matches!(work.phase, Phase::Failed { .. });
+    assert!(given_up(script.work("expert-0")));
+    assert_eq!(script.work("expert-1").phase, Phase::Done);
+    assert_eq!(script.why("evaluate.1"), "the run has ended");
+    let run = script.state.runs.values().next().unwrap();
+    assert!(matches!(run.head.phase, RunPhase::Failed { .. }), "{:?}", run.head.phase);
+    // Applying the same document takes it up again.
+    script.told.clear();
+    script.event(Event::Applied { spec: spec(), tars: 0 });
+    script.check(&expect![[r#"
+        start clipart/expert-0#3 rank 0 on w1:0 from seed gang-1 step-288
+        start clipart/expert-0#3 rank 1 on w2:0 from seed gang-1 step-288
+    "#]]);
+}
+
+#[test]
+fn bad_data_stops_the_run_at_once_and_burns_no_restart() {
+    let mut script = Script::new();
+    script.event(Event::Applied { spec: spec(), tars: 1 });
+    script.join("w1");
+    let failure = Failure::Data { message: "7 of 9 pairs are unusable".into() };
+    script.exit("index.0#1", 0, Outcome::Failed(failure));
+    script.check(&expect![[r#"
+        start clipart/index.0#1 rank 0 on w1:0 from nothing
+    "#]]);
+    assert!(matches!(
+        script.state.runs.values().next().unwrap().head.phase,
+        RunPhase::Failed { .. }
+    ));
+}
+
+#[test]
+fn a_lost_worker_stops_only_the_gangs_seated_there() {
+    let mut script = Script::trained_seed();
+    for worker in ["w1", "w2", "w3", "w4"] {
+        script.join(worker);
+    }
+    script.told.clear();
+    script.event(Event::WorkerDetached { worker: WorkerId("w4".into()) });
+    script.at(2_900);
+    script.check(&expect![[""]]);
+    script.at(3_000);
+    script.check(&expect![[r#"
+        stop clipart/expert-1#1 rank 0 on w3:0, save: false
+    "#]]);
+    assert_eq!(script.work("expert-0").incarnation, Incarnation(1));
+    assert!(matches!(script.work("expert-0").phase, Phase::Running(_)));
+    assert_eq!(script.work("expert-1").strikes, 0);
+}
+
+#[test]
+fn a_change_of_leadership_restarts_no_gang_whose_worker_finds_its_way_back() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.told.clear();
+    script.event(Event::TookLead { term: Term(2) });
+    for (worker, rank) in [("w1", 0), ("w2", 1)] {
+        let ranks = vec![LiveRank { fence: fence_of("expert-0#1"), rank, slot: 0 }];
+        let (worker, host) = (WorkerId(worker.into()), "h".into());
+        script.event(Event::WorkerAttached { worker, host, pid: 1, slots: 1, ranks });
+    }
+    script.at(60_000);
+    script.check(&expect![[r#"
+        start clipart/expert-0#1 rank 0 on w1:0 from seed gang-1 step-288
+        start clipart/expert-0#1 rank 1 on w2:0 from seed gang-1 step-288
+    "#]]);
+    assert_eq!(script.work("expert-0").incarnation, Incarnation(1));
+    assert_eq!(script.work("expert-0").restarts, 0);
+}
+
+#[test]
+fn an_unknown_worker_with_live_ranks_is_superseded() {
+    let mut script = Script::trained_seed();
+    let ranks = vec![LiveRank { fence: fence_of("expert-0#1"), rank: 0, slot: 0 }];
+    let (worker, host) = (WorkerId("w9".into()), "h".into());
+    script.event(Event::WorkerAttached { worker, host, pid: 1, slots: 1, ranks });
+    script.check(&expect![[r#"
+        supersede w9
+    "#]]);
+}
+
+#[test]
+fn cancelling_lets_gangs_save_and_ends_when_their_seats_are_free() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.told.clear();
+    script.event(Event::CancelRequested { run: "clipart".parse().unwrap() });
+    script.commit("expert-0#1", 301);
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", Some(301));
+    script.check(&expect![[r#"
+        stop clipart/expert-0#1 rank 0 on w1:0, save: true
+        stop clipart/expert-0#1 rank 1 on w2:0, save: true
+        inspect clipart/expert-0#1
+    "#]]);
+    assert_eq!(script.state.runs.values().next().unwrap().head.phase, RunPhase::Cancelled);
+    assert_eq!(script.work("expert-0").committed_step(), Step(301));
+}
+
+#[test]
+fn only_the_newest_checkpoints_are_kept() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.told.clear();
+    for step in [300, 310, 320, 330] {
+        script.commit("expert-0#1", step);
+    }
+    script.check(&expect![[r#"
+        collect expert-0 gang-1 step-300
+    "#]]);
+}

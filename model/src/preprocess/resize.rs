@@ -1,0 +1,173 @@
+//! A picture to the square a model sees, as bytes by channel.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use super::RgbImage;
+use crate::rng::Rng;
+
+/// Share of the picture's area a training crop keeps.
+const CROP_SCALE: (f64, f64) = (0.9, 1.0);
+/// Width over height of a training crop.
+const CROP_RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
+const CROP_ATTEMPTS: usize = 10;
+
+/// A rectangle of whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Crop {
+    left: u32,
+    top: u32,
+    width: u32,
+    height: u32,
+}
+
+/// The part of a picture that becomes the square, in fractions of pixels.
+struct Window {
+    left: f64,
+    top: f64,
+    width: f64,
+    height: f64,
+}
+
+/// Resizes the shortest side to `size` and crops the centre.
+///
+/// # Shapes
+///
+/// - returns `[3, size, size]`
+pub fn eval_pixels(image: &RgbImage, size: usize) -> Vec<u8> {
+    // The filter reaches beyond the window, so resizing the window alone equals resizing the whole
+    // and cropping, without the thousands of pixels a very long picture would get.
+    let side = u32::try_from(size).expect("a picture's side fits 32 bits");
+    let (width, height) = (f64::from(image.width), f64::from(image.height));
+    let short = image.width.min(image.height);
+    let axis = |length: u32, extent: f64| {
+        let resized = if length == short {
+            u64::from(side)
+        } else {
+            u64::from(side) * u64::from(length) / u64::from(short)
+        };
+        let scale = extent / resized as f64;
+        let offset = round_half_even((resized - u64::from(side)) as f64 / 2.0);
+        (offset * scale, f64::from(side) * scale)
+    };
+    let (left, window_width) = axis(image.width, width);
+    let (top, window_height) = axis(image.height, height);
+    let window = Window { left, top, width: window_width, height: window_height };
+    resize(&image.data, image.width, image.height, &window, side)
+}
+
+/// Takes a random crop of 0.9–1.0 of the area, as torchvision's `RandomResizedCrop`.
+///
+/// `draw` decides everything: the caller's hash of (seed, epoch, key).
+///
+/// # Shapes
+///
+/// - returns `[3, size, size]`
+pub fn train_pixels(image: &RgbImage, size: usize, draw: u64) -> Vec<u8> {
+    let side = u32::try_from(size).expect("a picture's side fits 32 bits");
+    let crop = random_crop(image.width, image.height, &mut Rng::new(draw));
+    let Crop { left, top, width, height } = crop;
+    let row = |y: u32| {
+        let start = 3 * (y as usize * image.width as usize + left as usize);
+        &image.data[start..start + 3 * width as usize]
+    };
+    let part: Vec<u8> = (top..top + height).flat_map(row).copied().collect();
+    let (w, h) = (f64::from(width), f64::from(height));
+    resize(&part, width, height, &Window { left: 0.0, top: 0.0, width: w, height: h }, side)
+}
+
+fn random_crop(width: u32, height: u32, rng: &mut Rng) -> Crop {
+    let area = f64::from(width) * f64::from(height);
+    let (low, high) = (CROP_RATIO.0.ln(), CROP_RATIO.1.ln());
+    for _ in 0..CROP_ATTEMPTS {
+        let target = area * (CROP_SCALE.0 + (CROP_SCALE.1 - CROP_SCALE.0) * rng.uniform());
+        let ratio = (low + (high - low) * rng.uniform()).exp();
+        let (w, h) = (whole((target * ratio).sqrt()), whole((target / ratio).sqrt()));
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            let top = place(height - h, rng);
+            let left = place(width - w, rng);
+            return Crop { left, top, width: w, height: h };
+        }
+    }
+    // No attempt fitted: the largest centred crop of an allowed ratio.
+    let ratio = f64::from(width) / f64::from(height);
+    let (w, h) = if ratio < CROP_RATIO.0 {
+        (width, whole(f64::from(width) / CROP_RATIO.0).clamp(1, height))
+    } else if ratio > CROP_RATIO.1 {
+        (whole(f64::from(height) * CROP_RATIO.1).clamp(1, width), height)
+    } else {
+        (width, height)
+    };
+    Crop { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+}
+
+fn place(slack: u32, rng: &mut Rng) -> u32 {
+    u32::try_from(rng.below(slack as usize + 1)).expect("below a u32")
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is checked")]
+fn whole(length: f64) -> u32 {
+    round_half_even(length) as u32
+}
+
+/// Python's `round`.
+fn round_half_even(value: f64) -> f64 {
+    value.round_ties_even()
+}
+
+/// Resizes a window, first across and then down: Pillow's order, which the rounding shows.
+fn resize(data: &[u8], width: u32, height: u32, window: &Window, side: u32) -> Vec<u8> {
+    let source = ImageRef::new(width, height, data, PixelType::U8x3)
+        .expect("three bytes for each pixel of a picture that is not empty");
+    let mut across = Image::new(side, height, PixelType::U8x3);
+    let mut target = Image::new(side, side, PixelType::U8x3);
+    // Rounding may put the window a hair outside.
+    let window_width = window.width.min(f64::from(width) - window.left);
+    let window_height = window.height.min(f64::from(height) - window.top);
+    let mut resizer = Resizer::new();
+    let bicubic =
+        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    let fits = "the window lies within the picture and both are of one pixel type";
+    let options = bicubic.crop(window.left, 0.0, window_width, f64::from(height));
+    resizer.resize(&source, &mut across, &options).expect(fits);
+    let options = bicubic.crop(0.0, window.top, f64::from(side), window_height);
+    resizer.resize(&across, &mut target, &options).expect(fits);
+    by_channel(target.buffer())
+}
+
+/// `[height, width, 3]` to `[3, height, width]`.
+fn by_channel(pixels: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(pixels.len());
+    for channel in 0..3 {
+        out.extend(pixels.iter().skip(channel).step_by(3));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crops_keep_nine_tenths_and_lie_within_the_picture() {
+        for (width, height) in [(1, 1), (40, 40), (128, 190), (3, 500), (700, 2)] {
+            for draw in 0..50 {
+                let crop = random_crop(width, height, &mut Rng::new(draw));
+                assert!(crop.width >= 1 && crop.left + crop.width <= width, "{crop:?}");
+                assert!(crop.height >= 1 && crop.top + crop.height <= height, "{crop:?}");
+            }
+        }
+        let mut shares = (0..50).map(|draw| {
+            let crop = random_crop(400, 400, &mut Rng::new(draw));
+            f64::from(crop.width * crop.height) / 160_000.0
+        });
+        assert!(shares.all(|share| share > 0.89), "a crop lost more than a tenth");
+    }
+
+    #[test]
+    fn the_draw_alone_decides_the_crop() {
+        let crop = |draw| random_crop(128, 160, &mut Rng::new(draw));
+        assert_eq!(crop(11), crop(11));
+        assert!((0..20).any(|draw| crop(draw) != crop(11)));
+    }
+}

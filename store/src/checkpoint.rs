@@ -1,0 +1,182 @@
+//! Checkpoints: tensors plus a manifest, which exist only if the manifest does.
+//!
+//! The ranks upload the parts first; [`commit`] then creates the manifest. Its folder holds the
+//! incarnation, so a superseded gang writes only where nobody will look. Readers prove digests.
+
+use std::path::Path;
+
+use clade_core::ids::{CheckpointRef, Digest, Incarnation, ModelId, RunName, Step};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::digest;
+use crate::error::StoreError;
+use crate::keys;
+use crate::store::{Store, decode, encode};
+use crate::transfer::Part;
+
+/// What a checkpoint consists of, and where it comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointManifest {
+    pub run: RunName,
+    pub model: ModelId,
+    pub incarnation: Incarnation,
+    pub step: Step,
+    /// Pairs consumed since the first step of this model's own stream.
+    pub cursor: u64,
+    /// Files beside the manifest.
+    pub parts: Vec<Part>,
+    /// The checkpoint this one's gang went on from.
+    #[serde(default)]
+    pub parent: Option<CheckpointRef>,
+    pub seed: u64,
+    pub world_size: u32,
+    /// Digest of the data manifest.
+    pub data: Digest,
+    /// Digest of the run's `spec.json`.
+    pub spec: Digest,
+    pub code_version: String,
+}
+
+impl CheckpointManifest {
+    fn key(&self) -> String {
+        let folder = keys::step(&self.run, self.model, self.incarnation, self.step);
+        format!("{folder}/manifest.json")
+    }
+}
+
+/// Makes a checkpoint exist. Its parts must be in place.
+///
+/// Repeating a commit whose answer was lost gives the same answer.
+pub async fn commit(
+    store: &Store,
+    run: &RunName,
+    manifest: &CheckpointManifest,
+) -> Result<CheckpointRef, StoreError> {
+    let key = manifest.key();
+    if manifest.run != *run {
+        let reason = format!("it names run `{}`", manifest.run);
+        return Err(StoreError::Malformed { key, reason });
+    }
+    let bytes = encode(&key, manifest)?;
+    let digest = match store.put_new(&key, bytes.clone()).await {
+        Ok(digest) => digest,
+        Err(StoreError::AlreadyExists { .. }) if store.get(&key).await? == bytes => digest(&bytes),
+        Err(error) => return Err(error),
+    };
+    Ok(CheckpointRef {
+        model: manifest.model,
+        incarnation: manifest.incarnation,
+        step: manifest.step,
+        manifest: digest,
+    })
+}
+
+/// The newest sound checkpoint that one gang left: its manifest parses and names itself, and
+/// every part is there with its size. An unsound one is passed over for the next older.
+pub async fn newest_candidate(
+    store: &Store,
+    run: &RunName,
+    model: ModelId,
+    incarnation: Incarnation,
+) -> Result<Option<CheckpointRef>, StoreError> {
+    for step in steps(store, run, model, incarnation).await? {
+        match inspect(store, run, model, incarnation, step).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) if error.is_bad_artefact() => (),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Steps of one gang's manifests, newest first.
+async fn steps(
+    store: &Store,
+    run: &RunName,
+    model: ModelId,
+    incarnation: Incarnation,
+) -> Result<Vec<Step>, StoreError> {
+    let folder = keys::gang(run, model, incarnation);
+    let mut steps: Vec<Step> = store
+        .list(&folder)
+        .await?
+        .iter()
+        .filter_map(|entry| {
+            let name = entry.key.strip_prefix(&folder)?.strip_prefix("/step-")?;
+            name.strip_suffix("/manifest.json")?.parse().ok().map(Step)
+        })
+        .collect();
+    steps.sort_by(|a, b| b.cmp(a));
+    Ok(steps)
+}
+
+/// Judges one checkpoint without reading its tensors.
+async fn inspect(
+    store: &Store,
+    run: &RunName,
+    model: ModelId,
+    incarnation: Incarnation,
+    step: Step,
+) -> Result<CheckpointRef, StoreError> {
+    let folder = keys::step(run, model, incarnation, step);
+    let key = format!("{folder}/manifest.json");
+    let (manifest, digest) = store.get_manifest::<CheckpointManifest>(&key).await?;
+    let malformed = |reason: String| StoreError::Malformed { key: key.clone(), reason };
+    if manifest.key() != key {
+        return Err(malformed("it names another checkpoint".to_owned()));
+    }
+    for part in &manifest.parts {
+        let found = store.size(&format!("{folder}/{}", part.name)).await?;
+        if found != Some(part.bytes) {
+            let found = found.map_or("is missing".to_owned(), |bytes| format!("has {bytes} bytes"));
+            return Err(malformed(format!("part {} {found}, not {}", part.name, part.bytes)));
+        }
+    }
+    Ok(CheckpointRef { model, incarnation, step, manifest: digest })
+}
+
+/// Reads a checkpoint's manifest and proves it.
+pub async fn read(
+    store: &Store,
+    run: &RunName,
+    at: &CheckpointRef,
+) -> Result<CheckpointManifest, StoreError> {
+    let key = keys::checkpoint_manifest(run, at);
+    let bytes = store.get_verified(&key, &at.manifest).await?;
+    let manifest: CheckpointManifest = decode(&key, &bytes)?;
+    if manifest.key() == key {
+        Ok(manifest)
+    } else {
+        Err(StoreError::Malformed { key, reason: "it names another checkpoint".to_owned() })
+    }
+}
+
+/// Copies a checkpoint's parts into the folder `into`, and proves manifest and parts.
+pub async fn fetch(
+    store: &Store,
+    run: &RunName,
+    at: &CheckpointRef,
+    into: &Path,
+) -> Result<CheckpointManifest, StoreError> {
+    let manifest = read(store, run, at).await?;
+    let folder = keys::checkpoint(run, at);
+    for part in &manifest.parts {
+        let key = format!("{folder}/{}", part.name);
+        if part.name.contains('/') || part.name == ".." {
+            let reason = "a part's name must be a plain file name".to_owned();
+            return Err(StoreError::Malformed { key, reason });
+        }
+        store.download(&key, &into.join(&part.name), &part.sha256).await?;
+    }
+    Ok(manifest)
+}
+
+/// Removes a checkpoint, its manifest first.
+pub async fn remove(store: &Store, run: &RunName, at: &CheckpointRef) -> Result<(), StoreError> {
+    store.delete(&keys::checkpoint_manifest(run, at)).await?;
+    store.delete_prefix(&keys::checkpoint(run, at)).await
+}
+
+#[cfg(test)]
+mod tests;

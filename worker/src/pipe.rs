@@ -1,0 +1,59 @@
+//! What an agent and its rank say to each other: JSON, one message per line, over stdin and stdout.
+//!
+//! The pipe is also the rank's lifeline: a rank whose stdin ends has lost its agent, and dies.
+
+use serde::{Deserialize, Serialize};
+
+use clade_core::ids::{Digest, Step};
+use clade_core::job::Outcome;
+
+/// Said by a rank.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FromRank {
+    /// Said every second. `units` moves when work gets done.
+    Alive { units: u64 },
+    /// Rank 0 listens at this `address:port`.
+    Rendezvous(String),
+    /// A checkpoint's manifest exists in the store.
+    Checkpoint { step: Step, manifest: Digest },
+    /// How far the rank is, and how fast in units per second.
+    Progress { done: u64, total: u64, rate: f64, loss: Option<f64> },
+    /// The last message.
+    Outcome(Outcome),
+}
+
+/// Said by an agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ToRank {
+    /// Where the gang meets.
+    Rendezvous(String),
+    /// The rank is to leave; with `save`, after writing a checkpoint.
+    Stop { save: bool },
+}
+
+/// Writes one message as its line.
+pub fn line<T: Serialize>(message: &T) -> String {
+    let mut line = serde_json::to_string(message).expect("messages have string keys only");
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_read_as_the_documents_show_them() {
+        assert_eq!(line(&ToRank::Stop { save: true }), "{\"stop\":{\"save\":true}}\n");
+        assert_eq!(
+            line(&FromRank::Rendezvous("127.0.0.1:1234".to_owned())),
+            "{\"rendezvous\":\"127.0.0.1:1234\"}\n"
+        );
+        assert_eq!(
+            line(&FromRank::Outcome(Outcome::Stopped)),
+            "{\"outcome\":{\"kind\":\"stopped\"}}\n"
+        );
+    }
+}

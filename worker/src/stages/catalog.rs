@@ -1,0 +1,149 @@
+//! The catalog job: merges the indexes of all tars into the list of all usable pairs.
+//!
+//! A key belongs to the first tar that has it, in the order of the inputs; a tar that loses rows
+//! gets an index of its own here. Too many unusable pairs end the run, with the list.
+
+use std::collections::HashSet;
+
+use clade_core::ids::Stage;
+use clade_core::job::Failure;
+use clade_store::{DataManifest, DataShard, keys};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::commit::{self, CODE_VERSION, Desk};
+use super::index::{self, IndexManifest};
+use crate::context::{Context, Counts, Ending};
+use crate::data::cause::{Cause, Unusable};
+use crate::data::index::{decode, encode};
+
+/// Merges every index of the run.
+pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
+    let desk = Desk::new(context, Stage::Catalog, part);
+    if let Some(counts) = desk.done::<DataManifest>()? {
+        return Ok(counts);
+    }
+    let tars = u32::try_from(context.inputs.tars.len()).unwrap_or(u32::MAX);
+    let (mut shards, mut inputs) = (Vec::new(), Vec::new());
+    let mut unusable = Unusable::default();
+    // By 128-bit hash: keys of a large web crawl would not fit in memory.
+    let mut known = HashSet::new();
+    for tar in 0..tars {
+        if context.is_stopping() {
+            return Err(Ending::Stopped);
+        }
+        let (manifest, digest) = commit::read::<IndexManifest>(context, Stage::Index, tar)?;
+        shards.push(without_duplicates(&desk, tar, &manifest, &mut known, &mut unusable)?);
+        inputs.push(digest);
+        unusable.merge(&manifest.unusable);
+        context.reporter.progress(known.len() as u64, known.len() as u64, None);
+    }
+    let pairs = shards.iter().map(|shard| u64::from(shard.pairs)).sum();
+    let list = write_list(context, &unusable)?;
+    judge(context, pairs, &unusable, &list)?;
+
+    let mut counts = Counts::from([
+        ("pairs".to_owned(), pairs),
+        ("tars".to_owned(), u64::from(tars)),
+    ]);
+    unusable.count_into(&mut counts);
+    desk.commit(&DataManifest {
+        pairs,
+        shards,
+        inputs,
+        seed: context.spec.spec.seed,
+        code_version: CODE_VERSION.to_owned(),
+        counts,
+    })
+}
+
+/// The shard of one tar, less the pairs whose keys an earlier tar has.
+fn without_duplicates(
+    desk: &Desk<'_>,
+    tar: u32,
+    manifest: &IndexManifest,
+    known: &mut HashSet<u128>,
+    unusable: &mut Unusable,
+) -> Result<DataShard, Failure> {
+    let store = &desk.context.store;
+    let (key, sha256) = (&manifest.index_key, &manifest.index.sha256);
+    let rows = decode(key, desk.context.block_on(store.get_verified(key, sha256))?)?;
+    let before = rows.len();
+    let mut kept = rows;
+    kept.retain(|row| {
+        let is_new = known.insert(xxh3_128(row.key.as_bytes()));
+        if !is_new {
+            unusable.add(Cause::DuplicateKey, &row.key);
+        }
+        is_new
+    });
+    let mut shard = DataShard {
+        tar: manifest.tar.clone(),
+        in_store: false,
+        index: key.clone(),
+        pairs: manifest.pairs,
+        bytes: manifest.bytes,
+        sha256: Some(manifest.sha256),
+        index_sha256: *sha256,
+    };
+    if kept.len() < before {
+        let name = format!("index-{tar}.parquet");
+        shard.index_sha256 = desk.put(&name, encode(&kept)?)?.sha256;
+        shard.index = desk.key(&name);
+        shard.pairs = u32::try_from(kept.len()).expect("fewer than before");
+    }
+    Ok(shard)
+}
+
+/// Writes the list of unusable pairs where a person finds it, whatever becomes of the run.
+fn write_list(context: &Context, unusable: &Unusable) -> Result<String, Failure> {
+    let run = &context.job.run;
+    let key = format!("{}/unusable.json", keys::stage_part(run, Stage::Catalog, 0));
+    let list = serde_json::to_vec_pretty(unusable).expect("counts and texts always serialise");
+    context.block_on(context.store.put(&key, list))?;
+    let path = context.store.local_path(&key);
+    Ok(path.map_or(key, |path| path.display().to_string()))
+}
+
+/// Refuses a catalogue that the run was told not to go on with.
+fn judge(context: &Context, pairs: u64, unusable: &Unusable, list: &str) -> Result<(), Failure> {
+    let spec = &context.spec.spec;
+    let (bad, allowed) = (unusable.total(), spec.dataset.max_bad_share.0);
+    let causes: Vec<String> = unusable
+        .by_cause()
+        .map(|(cause, listed)| format!("{} {}", listed.count, cause.name()))
+        .collect();
+    let causes = if causes.is_empty() { "none".to_owned() } else { causes.join(", ") };
+    if pairs == 0 {
+        return Err(Failure::Data {
+            message: format!(
+                "the dataset has no usable pair (unusable: {causes}); spec.dataset.shards must name \
+                 WebDataset tars of pictures and captions; the list is in {list}, details below {}",
+                index::folder(context)
+            ),
+        });
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    let share = bad as f64 / (bad + pairs) as f64;
+    if share > allowed {
+        return Err(Failure::Data {
+            message: format!(
+                "{bad} of {} pairs are unusable ({:.1}%, more than spec.dataset.maxBadShare allows: \
+                 {:.1}%): {causes}; the list is in {list}; mend or leave out those tars, or raise \
+                 maxBadShare",
+                bad + pairs,
+                100.0 * share,
+                100.0 * allowed
+            ),
+        });
+    }
+    let batch = u64::from(spec.training.global_batch);
+    if pairs < batch {
+        return Err(Failure::Config {
+            message: format!(
+                "the dataset has {pairs} usable pairs, fewer than one global batch of {batch}; add \
+                 data, or make spec.training.globalBatch smaller"
+            ),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Training of one model by one rank of its gang.
+//!
+//! All ranks make the same steps on their shares of the same global batches, and agree at every
+//! step whether to go on, to save or to stop. Rank 0 alone writes: checkpoints (manifest last),
+//! metrics, progress. A model goes on from its own newest sound checkpoint; only one that never
+//! had any starts from the seed model's, and only the seed model starts from nothing.
+
+mod course;
+mod feed;
+mod gang;
+mod keeper;
+mod metrics;
+mod origin;
+mod steps;
+
+use std::sync::Arc;
+
+use clade_core::ids::ModelId;
+
+use crate::context::{Context, Counts, Ending};
+use crate::rank::Uplink;
+
+use course::Course;
+use feed::Feed;
+use gang::Gang;
+use keeper::Keeper;
+use origin::Origin;
+use steps::Steps;
+
+/// Trains `model` to its due step, or until asked to stop.
+pub fn run(context: &Context, model: ModelId, uplink: &Arc<Uplink>) -> Result<Counts, Ending> {
+    let course = Course::plot(context, model)?;
+    let mut gang = Gang::gather(context, uplink)?;
+    let Origin { trainer, cursor, parent } = Origin::find(context, &course, &mut gang)?;
+    let keeper = if context.job.rank == 0 {
+        Some(Keeper::new(context, &course, Arc::clone(uplink), parent, trainer.steps_done())?)
+    } else {
+        None
+    };
+    let feed = Feed::open(context, &course, cursor)?;
+    Steps { context, course: &course, gang, trainer, feed, cursor, keeper, uplink }.run()
+}

@@ -1,0 +1,115 @@
+//! The ranks of one gang as one of them sees it: how they meet, and what they agree on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clade_core::job::Failure;
+use clade_model::collective::{Collective, CollectiveError, Solo};
+
+use crate::collective::{MeetError, Meeting, Patience, Place, join};
+use crate::context::{Context, Ending};
+use crate::rank::Uplink;
+
+const MEETING_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a rank wants to do before the next step, and then what all of them do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Signs {
+    pub(super) stop: bool,
+    pub(super) save: bool,
+}
+
+pub(super) struct Gang {
+    rank: u32,
+    collective: Box<dyn Collective>,
+}
+
+impl Gang {
+    /// Meets the other ranks.
+    pub(super) fn gather(context: &Context, uplink: &Uplink) -> Result<Self, Ending> {
+        let job = &context.job;
+        let rank = job.rank;
+        if job.ranks == 1 {
+            return Ok(Self { rank, collective: Box::new(Solo) });
+        }
+        let place = Place { fence: job.fence().to_string(), rank, ranks: job.ranks };
+        let patience = Patience::new(MEETING_PATIENCE, Arc::clone(&context.stop));
+        let ring = if rank == 0 {
+            let address = job.rendezvous.as_deref().unwrap_or("127.0.0.1:0");
+            Meeting::listen(address).and_then(|meeting| {
+                uplink.post_rendezvous(meeting.address().to_string());
+                meeting.host(&place, &patience)
+            })
+        } else {
+            let address = match &job.rendezvous {
+                Some(address) => address.clone(),
+                None => uplink.await_rendezvous(MEETING_PATIENCE)?,
+            };
+            join(&address, &place, &patience)
+        };
+        let ring = ring.map_err(|error| not_met(rank, &error))?;
+        tracing::info!(rank, ranks = job.ranks, "the gang has met");
+        Ok(Self { rank, collective: Box::new(ring) })
+    }
+
+    pub(super) fn collective(&mut self) -> &mut dyn Collective {
+        &mut *self.collective
+    }
+
+    /// All ranks do what any rank wants to.
+    pub(super) fn agree(&mut self, own: Signs) -> Result<Signs, CollectiveError> {
+        let Signs { stop, save } = own;
+        let mut wishes = [stop, save].map(|wish| f32::from(u8::from(wish)));
+        self.collective.all_reduce_sum(&mut wishes)?;
+        let [stop, save] = wishes.map(|wishes| wishes > 0.0);
+        Ok(Signs { stop, save })
+    }
+
+    /// Rank 0 tells all ranks a small number.
+    pub(super) fn told(&mut self, own: u16) -> Result<u16, CollectiveError> {
+        let mut number = [f32::from(own)];
+        self.collective.broadcast(0, &mut number)?;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "it was a u16 on rank 0"
+        )]
+        let told = number[0] as u16;
+        Ok(told)
+    }
+
+    /// What a failed exchange means for this rank.
+    pub(super) fn broken(&self, context: &Context, error: &CollectiveError) -> Ending {
+        let rank = self.rank;
+        if context.is_stopping() {
+            // The others may leave a little earlier than this rank hears of it.
+            tracing::info!(rank, %error, "the gang ended while stopping");
+            return Ending::Stopped;
+        }
+        match error {
+            CollectiveError::PeerLost { source, .. } => {
+                tracing::warn!(rank, %error, cause = ?source, "the gang is broken");
+                Failure::PeerLost { rank }.into()
+            }
+            CollectiveError::Timeout { .. } => {
+                tracing::warn!(rank, %error, "the gang is broken");
+                Failure::PeerLost { rank }.into()
+            }
+            CollectiveError::Mismatch { .. } => {
+                Failure::Crashed { rank, message: error.to_string() }.into()
+            }
+            CollectiveError::Aborted => Ending::Stopped,
+        }
+    }
+}
+
+fn not_met(rank: u32, error: &MeetError) -> Ending {
+    tracing::warn!(rank, %error, "the gang did not meet");
+    match error {
+        MeetError::Stopped => Ending::Stopped,
+        MeetError::Timeout { .. } | MeetError::Peer { .. } => Failure::PeerLost { rank }.into(),
+        MeetError::Bind { .. } | MeetError::Refused { .. } => {
+            Failure::Launch { rank, message: error.to_string() }.into()
+        }
+    }
+}
