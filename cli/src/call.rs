@@ -1,6 +1,6 @@
 //! Calls to the coordinator: deadlines, a few retries, and errors that are one sentence.
 //!
-//! Every request of `RunService` is harmless to repeat, so all are retried while nobody answers.
+//! Every request of `RunService` is harmless to repeat, so each may be retried while nobody answers.
 
 mod error;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use clade_proto::v1;
 use clade_proto::v1::run_service_client::RunServiceClient;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 
 pub(crate) use error::CallError;
 
@@ -22,13 +22,26 @@ const PAUSES: [Duration; 3] =
 /// Logs may be long.
 const LARGEST_ANSWER: usize = 256 << 20;
 
-/// How patient a call is when nobody answers.
+/// How patient calls are when nobody answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Patience {
     /// Fails at once: the caller has a loop of its own.
     Once,
     /// Tries a few times within a second.
     Few,
+    /// Tries until somebody answers: the caller knows that somebody will, or stops waiting.
+    Endless,
+}
+
+impl Patience {
+    /// How long to wait before the try after `tries`, if there is to be one.
+    fn pause(self, tries: usize) -> Option<Duration> {
+        match self {
+            Self::Once => None,
+            Self::Few => PAUSES.get(tries).copied(),
+            Self::Endless => PAUSES.get(tries).or(PAUSES.last()).copied(),
+        }
+    }
 }
 
 /// A cheap handle on one coordinator.
@@ -36,6 +49,7 @@ pub(crate) enum Patience {
 pub(crate) struct Coordinator {
     url: String,
     client: RunServiceClient<Channel>,
+    patience: Patience,
 }
 
 impl Coordinator {
@@ -54,7 +68,12 @@ impl Coordinator {
             .keep_alive_timeout(Duration::from_secs(5));
         let client = RunServiceClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { url: full, client })
+        Ok(Self { url: full, client, patience: Patience::Few })
+    }
+
+    /// The same coordinator, asked more or less patiently.
+    pub(crate) fn with(&self, patience: Patience) -> Self {
+        Self { patience, ..self.clone() }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -62,12 +81,8 @@ impl Coordinator {
     }
 
     /// Asks for one run, or for all if `run` is empty.
-    pub(crate) async fn status(
-        &self,
-        run: &str,
-        patience: Patience,
-    ) -> Result<v1::GetStatusResponse, CallError> {
-        self.call(patience, |mut client| {
+    pub(crate) async fn status(&self, run: &str) -> Result<v1::GetStatusResponse, CallError> {
+        self.call(|mut client| {
             let request = v1::GetStatusRequest { run: run.to_owned() };
             async move { client.get_status(request).await }
         })
@@ -79,7 +94,7 @@ impl Coordinator {
         document: &str,
         base_dir: &str,
     ) -> Result<v1::ApplyRunResponse, CallError> {
-        self.call(Patience::Few, |mut client| {
+        self.call(|mut client| {
             let request = v1::ApplyRunRequest {
                 document: document.to_owned(),
                 base_dir: base_dir.to_owned(),
@@ -90,7 +105,7 @@ impl Coordinator {
     }
 
     pub(crate) async fn cancel(&self, run: &str) -> Result<(), CallError> {
-        self.call(Patience::Few, |mut client| {
+        self.call(|mut client| {
             let request = v1::CancelRunRequest { run: run.to_owned() };
             async move { client.cancel_run(request).await }
         })
@@ -99,7 +114,7 @@ impl Coordinator {
     }
 
     pub(crate) async fn report(&self, run: &str) -> Result<v1::GetReportResponse, CallError> {
-        self.call(Patience::Few, |mut client| {
+        self.call(|mut client| {
             let request = v1::GetReportRequest { run: run.to_owned() };
             async move { client.get_report(request).await }
         })
@@ -112,7 +127,7 @@ impl Coordinator {
         work: &str,
         tail_bytes: u64,
     ) -> Result<Vec<v1::Log>, CallError> {
-        self.call(Patience::Few, |mut client| {
+        self.call(|mut client| {
             let request =
                 v1::GetLogsRequest { run: run.to_owned(), work: work.to_owned(), tail_bytes };
             async move { client.get_logs(request).await }
@@ -121,43 +136,25 @@ impl Coordinator {
         .map(|v1::GetLogsResponse { logs }| logs)
     }
 
-    /// Waits until the coordinator answers at all, however long that takes.
-    pub(crate) async fn answers(&self) -> Result<v1::GetStatusResponse, CallError> {
-        loop {
-            match self.status("", Patience::Once).await {
-                Err(error) if error.may_pass() => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                settled => return settled,
-            }
-        }
-    }
-
     async fn call<T, F>(
         &self,
-        patience: Patience,
         mut request: impl FnMut(RunServiceClient<Channel>) -> F,
     ) -> Result<T, CallError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let pauses: &[Duration] = match patience {
-            Patience::Once => &[],
-            Patience::Few => &PAUSES,
-        };
-        for pause in pauses {
-            match request(self.client.clone()).await {
-                Err(status) if status.code() == Code::Unavailable => {
-                    tokio::time::sleep(*pause).await;
-                }
-                settled => return self.settle(settled),
+        let mut tries = 0;
+        loop {
+            let answer = request(self.client.clone()).await;
+            let error = match answer {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) => CallError::new(&self.url, &status),
+            };
+            match self.patience.pause(tries) {
+                Some(pause) if error.may_pass() => tokio::time::sleep(pause).await,
+                Some(_) | None => return Err(error),
             }
+            tries += 1;
         }
-        let last = request(self.client.clone()).await;
-        self.settle(last)
-    }
-
-    fn settle<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, CallError> {
-        answer.map(Response::into_inner).map_err(|status| CallError::new(&self.url, &status))
     }
 }

@@ -24,8 +24,8 @@ pub(crate) enum DocumentError {
         #[source]
         source: io::Error,
     },
-    #[error("{}: {source}", path.display())]
-    Refused { path: PathBuf, source: SpecError },
+    #[error("{}: {why}", path.display())]
+    Refused { path: PathBuf, why: SpecError },
     #[error("the current folder has no name in UTF-8: {}", .0.display())]
     BaseDir(PathBuf),
 }
@@ -40,7 +40,7 @@ impl Document {
 
     fn parse(path: &Path, text: String, base_dir: PathBuf) -> Result<Self, DocumentError> {
         let mut spec = RunSpec::parse(&text)
-            .map_err(|source| DocumentError::Refused { path: path.to_owned(), source })?;
+            .map_err(|why| DocumentError::Refused { path: path.to_owned(), why })?;
         let Some(base) = base_dir.to_str() else { return Err(DocumentError::BaseDir(base_dir)) };
         spec.resolve(base);
         Ok(Self { text, base_dir, spec })

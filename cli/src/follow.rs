@@ -32,6 +32,7 @@ pub(crate) async fn follow(
     run: &str,
     screen: &Screen,
 ) -> Result<RunStatus, CallError> {
+    let coordinator = coordinator.with(Patience::Once);
     let began = Instant::now();
     let mut view = if screen.has_bars() {
         View::Bars(BarsView::new(screen.clone()))
@@ -42,7 +43,7 @@ pub(crate) async fn follow(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let answer = coordinator.status(run, Patience::Once).await;
+        let answer = coordinator.status(run).await;
         let elapsed = began.elapsed();
         match answer {
             Ok(GetStatusResponse { runs, workers, .. }) => {

@@ -106,9 +106,10 @@ async fn work(
     document: Option<&Document>,
     screen: &Screen,
 ) -> Result<Exit, Cut> {
-    let coordinator = Coordinator::at(&launch.url())?;
+    // It comes back as long as it is supervised; if it cannot, the fleet gives up.
+    let coordinator = Coordinator::at(&launch.url())?.with(Patience::Endless);
     fleet.start(Role::Coordinator, launch.coordinator(folder));
-    unless_cut(fleet, interrupts, coordinator.answers()).await??;
+    unless_cut(fleet, interrupts, coordinator.status("")).await??;
     screen.say(&format!("coordinator listens at {}; logs are in {}", launch.url(), folder.logs()));
 
     let Some(document) = document else {
@@ -140,7 +141,7 @@ async fn work(
 }
 
 async fn status_of(coordinator: &Coordinator, run: &str) -> anyhow::Result<RunStatus> {
-    let runs = coordinator.status(run, Patience::Few).await?.runs;
+    let runs = coordinator.status(run).await?.runs;
     runs.into_iter()
         .find(|it| it.run == run)
         .ok_or_else(|| anyhow::anyhow!("the coordinator does not know run `{run}` that it took"))

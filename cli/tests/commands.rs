@@ -1,5 +1,7 @@
 //! The commands against a coordinator, through the program as people use it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod stand_in;
 
 use std::fs;
@@ -32,17 +34,22 @@ fn served() -> Served {
     Served { folder, url, _runtime: runtime }
 }
 
+fn command(folder: &Path, url: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clade"));
+    command.env_remove("CLADE_COORDINATOR").args(["--coordinator", url]).args(args);
+    command.current_dir(folder);
+    command
+}
+
 fn clade(folder: &Path, url: &str, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_clade"))
-        .env_remove("CLADE_COORDINATOR")
-        .args(["--coordinator", url])
-        .args(args)
-        .current_dir(folder)
-        .output()
-        .unwrap()
+    command(folder, url, args).output().unwrap()
 }
 
 impl Served {
+    fn command(&self, args: &[&str]) -> Command {
+        command(self.folder.path(), &self.url, args)
+    }
+
     fn clade(&self, args: &[&str]) -> Output {
         clade(self.folder.path(), &self.url, args)
     }
@@ -100,14 +107,20 @@ fn a_wrong_document_is_refused_before_anything_is_started() {
     }
     assert!(!folder.path().join("clade-data").exists());
     let output = clade(folder.path(), "http://127.0.0.1:1", &["up", "-f", "rum.yaml"]);
-    expect![[r#""#]].assert_eq(&told(&output));
+    expect![[r#"
+        exit 2
+        clade: cannot read the run document rum.yaml: No such file or directory (os error 2)
+    "#]]
+    .assert_eq(&told(&output));
 }
 
 #[test]
 fn status_tells_in_a_table_of_one_run_or_all() {
     let served = served();
     served.mark("failed");
-    served.check(&["status"], expect![[r#"
+    served.check(
+        &["status"],
+        expect![[r#"
         exit 0
         clipart  failed  elapsed 0s
           why: bad data: 9 of 10 pairs are unusable
@@ -115,15 +128,22 @@ fn status_tells_in_a_table_of_one_run_or_all() {
         seed  done   288/288 steps  -     -    3.250
 
         no workers: nothing can run until one joins
-    "#]]);
-    served.check(&["status", "clipard"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["status", "clipard"],
+        expect![[r#"
         exit 1
         clade: no run `clipard`; `clade status` lists the runs
-    "#]]);
-    served.check(&["status", "--watch", "-o", "json"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["status", "--watch", "-o", "json"],
+        expect![[r#"
         exit 2
         clade: --watch draws a table; ask for JSON once, without --watch
-    "#]]);
+    "#]],
+    );
     let json = served.clade(&["status", "clipart", "-o", "json"]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["runs"][0]["parts"][0]["total"], 288);
@@ -132,43 +152,63 @@ fn status_tells_in_a_table_of_one_run_or_all() {
 #[test]
 fn logs_and_report_find_the_only_run_by_themselves() {
     let served = served();
-    served.check(&["logs", "expert-2", "--tail", "4k"], expect![[r#"
+    served.check(
+        &["logs", "expert-2", "--tail", "4k"],
+        expect![[r#"
         exit 0
         ==> models/expert-2/gang-1/logs/rank-0.log <==
         4096 bytes at most
-    "#]]);
-    served.check(&["logs", "clipart", "seed"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["logs", "clipart", "seed"],
+        expect![[r#"
         exit 0
         ==> models/seed/gang-1/logs/rank-0.log <==
         65536 bytes at most
-    "#]]);
-    served.check(&["logs", "nobody"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["logs", "nobody"],
+        expect![[r#"
         exit 2
         clade: `nobody` is neither a run (clipart) nor a work such as expert-2, embed or embed.3
-    "#]]);
-    served.check(&["report"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["report"],
+        expect![[r#"
         exit 1
         clade: run `clipart` has not finished yet
-    "#]]);
+    "#]],
+    );
     served.mark("finished");
-    served.check(&["report"], expect![[r#"
+    served.check(
+        &["report"],
+        expect![[r#"
         exit 0
         # Report of clipart
 
         report: /store/report.md
         bundle: /store/bundle/ab12
-    "#]]);
-    served.check(&["report", "clipart", "--json"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["report", "clipart", "--json"],
+        expect![[r#"
         exit 0
         {"run": "clipart"}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn apply_waits_for_the_end_and_exits_with_the_runs_status() {
     let served = served();
     served.mark("finished");
-    served.check(&["apply", "-f", "run.yaml", "--wait"], expect![[r#"
+    served.check(
+        &["apply", "-f", "run.yaml", "--wait"],
+        expect![[r#"
         exit 0
         # Report of clipart
 
@@ -177,22 +217,29 @@ fn apply_waits_for_the_end_and_exits_with_the_runs_status() {
         run clipart is under way or finished already; nothing changed
         clipart  finished  elapsed 0s
         [    0s] seed: done, 288/288 steps, loss 3.250
-    "#]]);
+    "#]],
+    );
     fs::remove_file(served.folder.path().join("finished")).unwrap();
-    served.check(&["apply", "-f", "run.yaml"], expect![[r#"
+    served.check(
+        &["apply", "-f", "run.yaml"],
+        expect![[r#"
         exit 0
         run clipart created
         see it with `clade status --watch`
-    "#]]);
+    "#]],
+    );
     served.mark("failed");
-    served.check(&["apply", "-f", "run.yaml", "--wait"], expect![[r#"
+    served.check(
+        &["apply", "-f", "run.yaml", "--wait"],
+        expect![[r#"
         exit 1
         run clipart is under way or finished already; nothing changed
         clipart  failed  elapsed 0s
         [    0s] seed: done, 288/288 steps, loss 3.250
         run clipart failed: bad data: 9 of 10 pairs are unusable
         `clade logs` shows what its ranks wrote; applying it again goes on from what is saved
-    "#]]);
+    "#]],
+    );
     fs::remove_file(served.folder.path().join("failed")).unwrap();
     served.check(&["cancel", "clipart"], expect![[r#"
         exit 0
@@ -200,6 +247,29 @@ fn apply_waits_for_the_end_and_exits_with_the_runs_status() {
     "#]]);
     let output = served.clade(&["apply", "-f", "run.yaml", "--wait"]);
     assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+}
+
+#[test]
+fn waiting_outlasts_a_coordinator_that_restarts() {
+    let served = served();
+    served.mark("away");
+    let errors = served.folder.path().join("stderr");
+    let mut child = served
+        .command(&["apply", "-f", "run.yaml", "--wait"])
+        .stderr(fs::File::create(&errors).unwrap())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = std::time::Instant::now();
+    while !fs::read_to_string(&errors).unwrap().contains("coordinator unreachable, retrying") {
+        assert!(began.elapsed().as_secs() < 30, "it never said so");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    served.mark("finished");
+    fs::remove_file(served.folder.path().join("away")).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let text = fs::read_to_string(&errors).unwrap();
+    assert!(text.contains("coordinator answers again after "), "{text}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Everything a test starts ends with it: children leave when their standard input closes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod stand_in;
 
 use std::fs;

@@ -1,8 +1,9 @@
 //! The caption tower: a causal transformer, as OpenCLIP's text half of `CLIP`.
 //!
 //! The feature is taken at the end-of-text token, the largest id of a row. What comes after it can
-//! reach nothing (the mask is causal), so positions after the last such token of a batch are not
-//! computed.
+//! reach nothing (the mask is causal), so most of it is not computed: see `buckets`.
+
+mod buckets;
 
 use tch::{Kind, Tensor};
 
@@ -62,8 +63,7 @@ impl TextTower {
     /// - `tokens`: `[batch, context]` i64
     /// - returns `[batch, embed]`
     pub fn forward(&self, tokens: &Tensor) -> Tensor {
-        let tokens = trim(tokens);
-        self.forward_rows(&self.rows(&tokens), &tokens)
+        self.forward_rows(&self.rows(tokens), tokens)
     }
 
     /// Looks up the rows of the token table.
@@ -88,25 +88,41 @@ impl TextTower {
     /// - `tokens`: `[batch, context]` i64
     /// - returns `[batch, embed]`
     pub(crate) fn forward_rows(&self, rows: &Tensor, tokens: &Tensor) -> Tensor {
-        let context = tokens.size()[1];
-        let x = rows + self.positional_embedding.narrow(0, 0, context);
         let ends = tokens.argmax(1, false); // [batch]
-        let positions = Tensor::arange(context, (Kind::Int64, tokens.device()));
-        let visible = positions.unsqueeze(0).le_tensor(&ends.unsqueeze(1)); // [batch, context]
+        let lengths = Vec::<i64>::try_from(&ends).expect("positions are i64");
+        let lengths: Vec<usize> =
+            lengths.into_iter().map(|end| usize::try_from(end + 1).unwrap_or(1)).collect();
+        let mut parts = Vec::new();
+        let mut order = Vec::with_capacity(lengths.len());
+        for bucket in buckets::cut(&lengths) {
+            let index = Tensor::from_slice(&bucket.rows);
+            let used = i64::try_from(bucket.used).expect("a context fits memory");
+            let part = rows.narrow(1, 0, used).index_select(0, &index); // [bucket, used, width]
+            parts.push(self.forward_bucket(&part, &ends.index_select(0, &index)));
+            order.extend(bucket.rows);
+        }
+        if let [whole] = parts.as_slice()
+            && order.is_sorted()
+        {
+            return whole.shallow_clone();
+        }
+        let back = Tensor::from_slice(&order).argsort(0, false); // where each row went
+        Tensor::cat(&parts, 0).index_select(0, &back)
+    }
+
+    /// # Shapes
+    ///
+    /// - `rows`: `[bucket, used, width]`
+    /// - `ends`: `[bucket]` i64, each below `used`
+    /// - returns `[bucket, embed]`
+    fn forward_bucket(&self, rows: &Tensor, ends: &Tensor) -> Tensor {
+        let used = rows.size()[1];
+        let x = rows + self.positional_embedding.narrow(0, 0, used);
+        let positions = Tensor::arange(used, (Kind::Int64, ends.device()));
+        let visible = positions.unsqueeze(0).le_tensor(&ends.unsqueeze(1)); // [bucket, used]
         let visible = Some(visible.unsqueeze(1).unsqueeze(1));
-        let pooled = Pooled { flat: flat_positions(&ends, context), visible };
-        let x = self.transformer.forward_pooled(&x, &pooled); // [batch, width]
+        let pooled = Pooled { flat: flat_positions(ends, used), visible };
+        let x = self.transformer.forward_pooled(&x, &pooled); // [bucket, width]
         self.ln_final.forward(&x).matmul(&self.text_projection)
     }
-}
-
-/// Cuts the columns after the last end-of-text token of a batch.
-///
-/// # Shapes
-///
-/// - `tokens`: `[batch, context]` i64
-/// - returns `[batch, used]`, `used ≤ context`
-pub(crate) fn trim(tokens: &Tensor) -> Tensor {
-    let used = tokens.argmax(1, false).max().int64_value(&[]) + 1;
-    tokens.narrow(1, 0, used)
 }

@@ -21,7 +21,7 @@ use crate::collective::{Collective, CollectiveError};
 use crate::config::ClipConfig;
 use crate::contrastive::{Gathered, LossShare, loss_share};
 use crate::flat::Layout;
-use crate::text::{self, TOKEN_EMBEDDING};
+use crate::text::TOKEN_EMBEDDING;
 use crate::weights::{self, WeightsError};
 
 use exchange::{LocalFeatures, exchange_features, reduce_share};
@@ -188,8 +188,7 @@ impl Trainer {
         let context = self.model.config().model.text.context_length;
         let pixels = Tensor::from_slice(&batch.pixels).view([pairs, 3, size, size]);
         let images = self.model.encode_image(&self.model.normalise(&pixels), true);
-        let tokens = text::trim(&Tensor::from_slice(&batch.tokens).view([pairs, context]));
-        let tokens = tokens.contiguous();
+        let tokens = Tensor::from_slice(&batch.tokens).view([pairs, context]);
         let tower = self.model.text();
         let rows = tch::no_grad(|| tower.rows(&tokens)).set_requires_grad(true);
         let captions = crate::clip::unit_rows(&tower.forward_rows(&rows, &tokens));
@@ -313,8 +312,8 @@ fn table(layout: &Layout) -> std::ops::Range<usize> {
 ///
 /// # Shapes
 ///
-/// - `tokens`: `[batch, used]` i64
-/// - `by_rows`: `[batch, used, width]`
+/// - `tokens`: `[batch, context]` i64
+/// - `by_rows`: `[batch, context, width]`
 fn scatter_rows(
     grads: &mut [f32],
     tokens: &Tensor,

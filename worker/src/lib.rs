@@ -7,4 +7,9 @@
 pub mod agent;
 pub mod collective;
 pub mod context;
+pub mod data;
+pub mod embed_classes;
 pub mod pipe;
+pub mod rank;
+pub mod stages;
+pub mod train;

@@ -1,2 +1,159 @@
-//! (clade-worker)
-fn main() {}
+//! `clade-worker`: an agent that keeps ranks, or one rank by hand.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clade_worker::{agent, embed_classes, rank};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// The worker of Clade: trains CLIP experts and does the jobs that prepare and judge them.
+///
+/// A coordinator orders, an agent keeps one process per rank, a rank does one work. For a first
+/// look, `clade up -f run.yaml` starts all of it on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "clade-worker", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Joins a coordinator and offers slots for ranks.
+    ///
+    /// Ranks are child processes; they outlive the coordinator's absence but not this agent.
+    /// SIGTERM or SIGINT lets them save and leave first; a second one kills them.
+    Agent(AgentArguments),
+    /// Does one work by hand, from the same job file that an agent gives its ranks.
+    ///
+    /// Needs no coordinator. Tells its progress on stderr and prints the outcome as JSON:
+    ///
+    ///     store: file:///data/clade        # where `clade apply` put the run
+    ///     run: clipart
+    ///     work: index.0                    # or embed.3, seed, expert-2, ...
+    ///     incarnation: 1                   # higher than every one before it
+    ///     ranks: 1                         # a gang: one file per rank, with
+    ///     rank: 0                          # `rendezvous: 127.0.0.1:<port>` in each
+    ///
+    /// Exit status 0 if it is done or was stopped, 1 if it failed.
+    #[command(verbatim_doc_comment)]
+    Run {
+        job: PathBuf,
+        /// Folder for temporary files; emptied before and after.
+        #[arg(long)]
+        scratch: Option<PathBuf>,
+        /// Threads of one operation.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
+    /// Embeds class names and prompts for a bundle's `route.py`.
+    EmbedClasses(embed_classes::EmbedClassesArgs),
+    /// One rank, as an agent starts it: speaks on stdin and stdout.
+    #[command(hide = true)]
+    Rank {
+        job: PathBuf,
+        #[arg(long)]
+        scratch: PathBuf,
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct AgentArguments {
+    /// The coordinator's `http://address:port`.
+    #[arg(long)]
+    coordinator: String,
+    /// Name of this worker; each start adds its own suffix.
+    #[arg(long)]
+    name: String,
+    /// How many ranks it holds at a time.
+    #[arg(long, default_value_t = 1)]
+    slots: u32,
+    /// Folder of its locks, logs and fences. Another agent needs another one.
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Threads each rank computes with.
+    #[arg(long, default_value_t = 1)]
+    threads_per_rank: u32,
+    /// Leave when stdin ends: for a supervisor that must not leave orphans.
+    #[arg(long)]
+    exit_with_stdin: bool,
+    /// Kill a rank that has done no unit of work for this long.
+    #[arg(long, default_value = "10m", value_parser = humantime::parse_duration)]
+    stall_after: Duration,
+    /// Kill a rank that has given no sign of life for this long.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    silent_after: Duration,
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let Arguments { command } = Arguments::parse();
+    match command {
+        Command::Agent(arguments) => run_agent(arguments),
+        Command::Run { job, scratch, threads } => {
+            let scratch = scratch.unwrap_or_else(|| {
+                std::env::temp_dir().join(format!("clade-rank-{}", std::process::id()))
+            });
+            let outcome = rank::by_hand(&job, rank::Place { scratch, threads });
+            print_outcome(&outcome);
+            rank::exit_code(&outcome)
+        }
+        Command::EmbedClasses(arguments) => report(embed_classes::run(&arguments)),
+        Command::Rank { job, scratch, threads } => {
+            rank::serve(&job, rank::Place { scratch, threads })
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "what a person asked for")]
+fn print_outcome(outcome: &clade_core::job::Outcome) {
+    println!("{}", serde_json::to_string(outcome).expect("keys are strings"));
+}
+
+fn run_agent(arguments: AgentArguments) -> ExitCode {
+    let AgentArguments {
+        coordinator,
+        name,
+        slots,
+        state,
+        threads_per_rank,
+        exit_with_stdin,
+        stall_after,
+        silent_after,
+    } = arguments;
+    let options = agent::Options {
+        coordinator,
+        name,
+        slots,
+        state,
+        threads_per_rank,
+        exit_with_stdin,
+        stall_after,
+        silent_after,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start a runtime");
+    report(runtime.and_then(|runtime| runtime.block_on(agent::run(options))))
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -95,7 +95,9 @@ fn listen(uplink: &Uplink) {
         let Ok(line) = line else { break };
         match serde_json::from_str(&line) {
             Ok(ToRank::Rendezvous(address)) => uplink.heard_rendezvous(address),
-            Ok(ToRank::Stop { save: true }) => uplink.request_stop(),
+            Ok(ToRank::Stop { save: true }) => {
+                uplink.request_stop();
+            }
             Ok(ToRank::Stop { save: false }) => break,
             Err(error) => tracing::warn!(%error, line, "the agent said what nobody understands"),
         }
@@ -122,7 +124,8 @@ fn read_job(path: &Path) -> Result<JobFile, Failure> {
 }
 
 fn execute(job: JobFile, place: Place, uplink: &Arc<Uplink>) -> Outcome {
-    let rank = job.rank;
+    let (fence, rank) = (job.fence(), job.rank);
+    tracing::info!(%fence, rank, ranks = job.ranks, pid = std::process::id(), "started");
     let Place { scratch, threads } = place;
     let outcome = prepare(job, scratch.clone(), uplink).map(|(runtime, context)| {
         let stop = context.runtime.spawn(stop_on_signals(Arc::clone(uplink)));
@@ -136,11 +139,16 @@ fn execute(job: JobFile, place: Place, uplink: &Arc<Uplink>) -> Outcome {
     {
         tracing::warn!(%error, "cannot empty {}", scratch.display());
     }
-    match outcome {
+    let outcome = match outcome {
         Ok(Ok(counts)) => Outcome::Done { counts },
         Ok(Err(Ending::Stopped)) => Outcome::Stopped,
         Ok(Err(Ending::Failed(failure))) | Err(failure) => Outcome::Failed(at_rank(rank, failure)),
+    };
+    match &outcome {
+        Outcome::Done { .. } | Outcome::Stopped => tracing::info!(%fence, rank, ?outcome, "ended"),
+        Outcome::Failed(failure) => tracing::error!(%fence, rank, %failure, "failed"),
     }
+    outcome
 }
 
 /// Reads everything a work needs to know.

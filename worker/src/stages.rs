@@ -14,3 +14,6 @@ pub(crate) mod publish;
 pub(crate) mod report;
 pub(crate) mod seal;
 pub(crate) mod shard;
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,6 @@ use crate::context::{Context, Counts, Ending};
 use crate::rank::Uplink;
 
 use course::Course;
-use feed::Feed;
 use gang::Gang;
 use keeper::Keeper;
 use origin::Origin;
@@ -37,6 +36,6 @@ pub fn run(context: &Context, model: ModelId, uplink: &Arc<Uplink>) -> Result<Co
     } else {
         None
     };
-    let feed = Feed::open(context, &course, cursor)?;
-    Steps { context, course: &course, gang, trainer, feed, cursor, keeper, uplink }.run()
+    let loader = feed::open(context, &course)?;
+    Steps { context, course: &course, gang, trainer, loader, cursor, keeper, uplink }.run()
 }

@@ -4,7 +4,7 @@ use clade_proto::v1::Log;
 
 use super::run_choice::run_and_work;
 use crate::args;
-use crate::call::{Coordinator, Patience};
+use crate::call::Coordinator;
 use crate::exit::Exit;
 use crate::output;
 use crate::render::{many_lines, one_line};
@@ -14,7 +14,7 @@ pub(super) async fn run(coordinator: &Coordinator, args: args::Logs) -> anyhow::
     let (run, work) = if let (Some(run), Some(_)) = (&first, &second) {
         run_and_work(Some(run.clone()), second, &[])?
     } else {
-        let runs = coordinator.status("", Patience::Few).await?.runs;
+        let runs = coordinator.status("").await?.runs;
         run_and_work(first, second, &runs)?
     };
     let logs = coordinator.logs(&run, &work, tail).await?;

@@ -4,7 +4,7 @@ use clade_proto::v1::GetReportResponse;
 
 use super::run_choice::only_run;
 use crate::args;
-use crate::call::{Coordinator, Patience};
+use crate::call::Coordinator;
 use crate::exit::Exit;
 use crate::output;
 
@@ -12,7 +12,7 @@ pub(super) async fn run(coordinator: &Coordinator, args: args::Report) -> anyhow
     let args::Report { run, json } = args;
     let run = match run {
         Some(run) => run,
-        None => only_run(&coordinator.status("", Patience::Few).await?.runs)?,
+        None => only_run(&coordinator.status("").await?.runs)?,
     };
     if json {
         output::print(&coordinator.report(&run).await?.json)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use console::Term;
 
 use crate::args::{self, Format};
-use crate::call::{Coordinator, Patience};
+use crate::call::Coordinator;
 use crate::exit::{Exit, UsageError};
 use crate::output;
 use crate::render::{json, table};
@@ -30,7 +30,7 @@ pub(super) async fn run(coordinator: &Coordinator, args: args::Status) -> anyhow
         }
         return watch::watch(coordinator, &run).await;
     }
-    let status = coordinator.status(&run, Patience::Few).await?;
+    let status = coordinator.status(&run).await?;
     output::print(&match output {
         Format::Table => table::render(&status, now_ms(), width()),
         Format::Json => json::render(&status)?,

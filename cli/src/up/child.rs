@@ -79,8 +79,6 @@ pub(super) async fn supervise(
                     return None;
                 };
                 pid.send_replace(None);
-                // Whatever it started in its own group goes with it.
-                let _ = killpg(life.pid, Signal::SIGKILL);
                 (end, life.log_begin)
             }
             Err(error) => (End::NotStarted(error.to_string()), 0),

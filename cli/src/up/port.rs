@@ -66,8 +66,8 @@ pub(super) async fn claim(address: SocketAddr) -> Result<SocketAddr, PortError> 
 
 async fn is_coordinator(address: SocketAddr) -> bool {
     let Ok(coordinator) = Coordinator::at(&format!("http://{address}")) else { return false };
-    let answer =
-        tokio::time::timeout(Duration::from_secs(1), coordinator.status("", Patience::Once));
+    let coordinator = coordinator.with(Patience::Once);
+    let answer = tokio::time::timeout(Duration::from_secs(1), coordinator.status(""));
     matches!(answer.await, Ok(Ok(_)))
 }
 

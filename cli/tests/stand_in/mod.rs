@@ -7,13 +7,13 @@ use clade_proto::v1;
 use clade_proto::v1::run_service_server::{RunService, RunServiceServer};
 use tonic::{Request, Response, Status};
 
-pub struct StandIn {
+pub(crate) struct StandIn {
     /// `finished`, `failed`: a file of that name ends the run so.
     folder: PathBuf,
 }
 
 impl StandIn {
-    pub fn service(folder: PathBuf) -> RunServiceServer<Self> {
+    pub(crate) fn service(folder: PathBuf) -> RunServiceServer<Self> {
         RunServiceServer::new(Self { folder })
     }
 

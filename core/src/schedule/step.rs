@@ -256,8 +256,11 @@ impl Stepper<'_> {
         if work.incarnation != fence.incarnation {
             return Err(Refusal::Superseded { current: work.incarnation });
         }
-        if work.committed.contains(&checkpoint) {
-            return Ok(()); // the acknowledgement was lost, and the worker says it again
+        // An acknowledgement was lost and the worker says it again; what is older may have left
+        // the kept history since. Within one incarnation steps only grow.
+        let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
+        if own.is_some_and(|own| own.step >= checkpoint.step) {
+            return Ok(());
         }
         if work.gang().is_none() {
             return Err(Refusal::NotSeated);

@@ -346,7 +346,10 @@ fn only_the_newest_checkpoints_are_kept() {
     for step in [300, 310, 320, 330] {
         script.commit("expert-0#1", step);
     }
+    // Said again after a broken stream, an old one is not news.
+    script.commit("expert-0#1", 300);
     script.check(&expect![[r#"
         collect expert-0 gang-1 step-300
     "#]]);
+    assert_eq!(script.work("expert-0").committed_step(), Step(330));
 }

@@ -33,6 +33,9 @@ pub(super) fn explain(error: &serde_saphyr::Error, document: &str) -> SpecError 
     }
     let text = error.to_string();
     let message = text.split(" at line ").next().unwrap_or(&text).to_owned();
+    if matches!(error, serde_saphyr::Error::SerdeMissingField { .. }) {
+        return SpecError::Malformed { line, message };
+    }
     let message = match error.location().and_then(|at| key_at(document, at.line(), at.column())) {
         Some(key) => format!("key `{key}`: {message}"),
         None => message,

@@ -47,25 +47,25 @@ fn a_wrong_type_is_refused_with_its_line() {
     refused(
         "every: 30s",
         "every: soon",
-        &expect![[r#"line 24: key `every`: invalid value: string "soon", expected a length of time such as 250ms, 30s or 5m"#]],
+        &expect![[
+            r#"line 24: key `every`: invalid value: string "soon", expected a length of time such as 250ms, 30s or 5m"#
+        ]],
     );
     refused(
         "maxBadShare: 5%",
         "maxBadShare: 500%",
-        &expect![[r#"line 12: key `maxBadShare`: invalid value: string "500%", expected a share from 0% to 100%"#]],
+        &expect![[
+            r#"line 12: key `maxBadShare`: invalid value: string "500%", expected a share from 0% to 100%"#
+        ]],
     );
     refused(
         "name: clipart",
         "name: Clip/Art",
         &expect![
-            "line 5: expected a run name of at most 63 lower-case letters, digits and `-`, found `Clip/Art` at line 5, column 18"
+            "line 5: key `name`: expected a run name of at most 63 lower-case letters, digits and `-`, found `Clip/Art`"
         ],
     );
-    refused(
-        "metadata: {name: clipart}\n",
-        "",
-        &expect!["line 5: missing field `metadata` at line 5, column 1"],
-    );
+    refused("metadata: {name: clipart}\n", "", &expect!["line 5: missing field `metadata`"]);
 }
 
 #[test]

@@ -12,9 +12,9 @@ pub(super) struct LocalFeatures {
     pub(super) images: Tensor,
     /// `[pairs, embed]`, rows of unit length.
     pub(super) captions: Tensor,
-    /// `[pairs, used]` i64
+    /// `[pairs, context]` i64
     pub(super) tokens: Tensor,
-    /// `[pairs, used, width]`, leaves.
+    /// `[pairs, context, width]`, leaves.
     pub(super) rows: Tensor,
 }
 

@@ -104,6 +104,10 @@ def tokens():
     (HERE / "tokens.json").write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
 
 
+def square(picture, size):
+    return TF.pil_to_tensor(TF.center_crop(TF.resize(picture, size, InterpolationMode.BICUBIC), [size, size]))
+
+
 def pixels():
     rng = np.random.default_rng(3)
     y, x = np.mgrid[0:53, 0:88]
@@ -115,13 +119,14 @@ def pixels():
         picture.save(buffer, kind, **options)
         (HERE / name).write_bytes(buffer.getvalue())
         back = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
-        side = TF.resize(back, 32, InterpolationMode.BICUBIC)
-        out[f"eval.{name}"] = TF.pil_to_tensor(TF.center_crop(side, [32, 32]))
-        out[f"large.{name}"] = TF.pil_to_tensor(TF.center_crop(TF.resize(back, 80, InterpolationMode.BICUBIC), [80, 80]))
+        out[f"eval.{name}"], out[f"large.{name}"] = square(back, 32), square(back, 80)
     picture.convert("CMYK").save(HERE / "cmyk.jpg", quality=92)
     picture.convert("L").save(HERE / "grey.jpg", quality=92)
     for name in ["cmyk.jpg", "grey.jpg"]:
-        out[f"eval.{name}"] = TF.pil_to_tensor(TF.center_crop(TF.resize(Image.open(HERE / name).convert("RGB"), 32, InterpolationMode.BICUBIC), [32, 32]))
+        back = Image.open(HERE / name).convert("RGB")
+        out[f"eval.{name}"], out[f"large.{name}"] = square(back, 32), square(back, 80)
+    # For measuring only: a picture as the demo's converter writes them.
+    picture.resize((170, 128), Image.BICUBIC).save(HERE / "large.jpg", quality=90)
     save_file({k: v.contiguous() for k, v in out.items()}, HERE / "pixels.safetensors")
 
 

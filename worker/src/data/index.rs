@@ -61,8 +61,7 @@ pub(crate) fn decode(key: &str, bytes: Bytes) -> Result<Vec<PairRow>, TableError
 }
 
 fn decode_batch(key: &str, batch: &RecordBatch, rows: &mut Vec<PairRow>) -> Result<(), TableError> {
-    let unexpected =
-        |reason: String| TableError::Unexpected { key: key.to_owned(), reason };
+    let unexpected = |reason: String| TableError::Unexpected { key: key.to_owned(), reason };
     let text = |name| table::column::<StringArray>(key, batch, name);
     let number = |name| table::column::<UInt32Array>(key, batch, name);
     let (keys, formats) = (text("key")?, text("format")?);

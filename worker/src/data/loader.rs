@@ -1,6 +1,6 @@
 //! Batches in the order of data, a few steps ahead of the training thread.
 //!
-//! What a batch holds depends on (seed, model, manifest, step) alone; the rank only decides which
+//! What a batch holds depends on (seed, model, manifest, cursor) alone; the rank only decides which
 //! share of it is read. A pair whose picture does not decode keeps its slot, marked invalid, and
 //! is counted. Ahead-of-time reading is bounded: at most [`AHEAD`] finished batches wait.
 
@@ -36,12 +36,14 @@ pub(crate) struct Shape {
     pub(crate) threads: usize,
 }
 
-/// This rank's share of one step.
+/// This rank's share of one global batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Loaded {
     pub(crate) batch: Batch,
-    /// Digest of the keys of the whole global batch, in order: the same on every rank.
-    pub(crate) keys: u64,
+    /// Keys of the whole global batch, in order: the same on every rank.
+    pub(crate) keys: Vec<String>,
+    /// Epoch of the batch's first pair.
+    pub(crate) epoch: u64,
     /// Pairs of this share that could not be decoded, by cause.
     pub(crate) masked: BTreeMap<&'static str, u64>,
 }
@@ -73,18 +75,19 @@ impl Loader {
         Ok(Self { feed: Arc::new(Feed::new(context, model, data, digest, shape)), running: None })
     }
 
-    /// The share of `step`, counted from the first step of this model's own stream.
+    /// This rank's share of the global batch at `cursor`: pairs consumed before it since the first
+    /// of this model's own stream.
     ///
-    /// Steps are meant to be asked for in order; any other starts reading anew there.
-    pub(crate) fn batch(&mut self, step: u64) -> Result<Loaded, Failure> {
-        if self.running.as_ref().is_none_or(|running| running.next != step) {
+    /// Batches are meant to be asked for in order; any other cursor starts reading anew there.
+    pub(crate) fn batch(&mut self, cursor: u64) -> Result<Loaded, Failure> {
+        if self.running.as_ref().is_none_or(|running| running.next != cursor) {
             self.stop();
-            self.running = Some(self.start(step)?);
+            self.running = Some(self.start(cursor)?);
         }
         let running = self.running.as_mut().expect("it was just started");
-        running.next += 1;
+        running.next += u64::from(self.feed.global_batch());
         running.batches.recv().unwrap_or_else(|_| {
-            let message = format!("the loader broke off at step {step}; its log tells why");
+            let message = format!("the loader broke off at pair {cursor}; its log tells why");
             Err(Failure::Crashed { rank: self.feed.rank(), message })
         })
     }
@@ -96,10 +99,10 @@ impl Loader {
         let thread = std::thread::Builder::new()
             .name("loader".to_owned())
             .spawn(move || {
-                for step in first.. {
-                    let loaded = feed.load(&mut stream, step);
+                for cursor in (first..).step_by(feed.global_batch() as usize) {
+                    let loaded = feed.load(&mut stream, cursor);
                     let failed = loaded.is_err();
-                    // Nobody listens any more: the loader was dropped or asked for another step.
+                    // Nobody listens any more: the loader was dropped or asked for another batch.
                     if sender.send(loaded).is_err() || failed {
                         return;
                     }

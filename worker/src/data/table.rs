@@ -47,8 +47,7 @@ pub(crate) fn write(columns: Vec<(&str, ArrayRef)>) -> Result<Vec<u8>, TableErro
     let batch = RecordBatch::try_new(Arc::clone(&schema), arrays)
         .map_err(|error| wrong(ParquetError::from(error)))?;
     let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-    let mut writer =
-        ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(wrong)?;
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(wrong)?;
     writer.write(&batch).map_err(wrong)?;
     writer.into_inner().map_err(wrong)
 }
@@ -68,17 +67,17 @@ pub(crate) fn column<'a, A: Array + 'static>(
     batch: &'a RecordBatch,
     name: &str,
 ) -> Result<&'a A, TableError> {
-    let unexpected =
-        |reason| TableError::Unexpected { key: key.to_owned(), reason };
+    let unexpected = |reason| TableError::Unexpected { key: key.to_owned(), reason };
     let array = batch
         .column_by_name(name)
         .ok_or_else(|| unexpected(format!("it has no column `{name}`")))?;
     if array.null_count() > 0 {
         return Err(unexpected(format!("column `{name}` has gaps")));
     }
-    array.as_any().downcast_ref().ok_or_else(|| {
-        unexpected(format!("column `{name}` is of type {}", array.data_type()))
-    })
+    array
+        .as_any()
+        .downcast_ref()
+        .ok_or_else(|| unexpected(format!("column `{name}` is of type {}", array.data_type())))
 }
 
 /// The item field of list columns.

@@ -7,7 +7,7 @@ use clade_core::ids::Stage;
 use clade_core::job::Failure;
 use clade_model::kmeans::{self, Points};
 
-use super::cluster::{ClusterManifest, read_router};
+use super::cluster::read_router;
 use super::commit::{self, CODE_VERSION, Desk};
 use super::embed::{Table, TablesManifest, put_table, read_embeddings};
 use crate::context::{Context, Counts, Ending};
@@ -19,13 +19,11 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
     if let Some(counts) = desk.done::<TablesManifest>()? {
         return Ok(counts);
     }
-    let router = read_router(context)?;
-    let (_, router_digest) = commit::read::<ClusterManifest>(context, Stage::Cluster, 0)?;
-    let (embedded, embedded_digest) =
-        commit::read::<TablesManifest>(context, Stage::Embed, part)?;
+    let (router, router_digest) = read_router(context)?;
+    let (embedded, embedded_digest) = commit::read::<TablesManifest>(context, Stage::Embed, part)?;
     let wrong =
         |error: kmeans::ClusterError| Failure::Config { message: format!("assignment: {error}") };
-    let centres = || Points::new(&router.centres, router.width).map_err(wrong);
+    let centres = || Points::new(&router.fine_centres, router.width).map_err(wrong);
     let total = embedded.tables.iter().map(|table| u64::from(table.rows)).sum();
     let mut done = 0;
     let mut tables = Vec::new();

@@ -41,10 +41,8 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
     let list = write_list(context, &unusable)?;
     judge(context, pairs, &unusable, &list)?;
 
-    let mut counts = Counts::from([
-        ("pairs".to_owned(), pairs),
-        ("tars".to_owned(), u64::from(tars)),
-    ]);
+    let mut counts =
+        Counts::from([("pairs".to_owned(), pairs), ("tars".to_owned(), u64::from(tars))]);
     unusable.count_into(&mut counts);
     desk.commit(&DataManifest {
         pairs,

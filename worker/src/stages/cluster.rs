@@ -94,7 +94,7 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         *counts.entry(format!("sample.expert-{expert}")).or_default() += size;
     }
     let router =
-        Router { centres: fine.centres, width: fine.width, fine_to_expert: coarse.of_fine };
+        Router { fine_centres: fine.centres, width: fine.width, fine_to_expert: coarse.of_fine };
     context.reporter.progress(pairs, pairs, None);
     desk.commit(&ClusterManifest {
         router: desk.put(ROUTER, router.encode())?,
@@ -142,7 +142,8 @@ fn draw_sample(
         if found.width > 0 {
             width = found.width;
         }
-        for (key, row) in found.keys.into_iter().zip(found.values.chunks_exact(found.width.max(1))) {
+        for (key, row) in found.keys.into_iter().zip(found.values.chunks_exact(found.width.max(1)))
+        {
             drawn.push((order::sample_draw(spec.seed, &key), key, row.to_vec()));
         }
         // Never more than one table beyond the sample in memory.
@@ -155,6 +156,3 @@ fn draw_sample(
     let values = drawn.into_iter().flat_map(|(_, _, row)| row).collect();
     Ok(Sample { pairs, width, values })
 }
-
-#[cfg(test)]
-mod tests;

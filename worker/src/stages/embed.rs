@@ -109,7 +109,8 @@ pub(crate) fn run_with(
             context.reporter.progress(done, total, None);
         }
         if values.len() != rows.len() * width || values.iter().any(|value| !value.is_finite()) {
-            let message = format!("the encoder gave no sound embedding for a caption of {}", shard.tar);
+            let message =
+                format!("the encoder gave no sound embedding for a caption of {}", shard.tar);
             return Err(Failure::Config { message }.into());
         }
         let keys = rows.iter().map(|row| &*row.key);

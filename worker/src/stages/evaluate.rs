@@ -9,7 +9,6 @@
 
 pub(crate) mod arrays;
 pub(crate) mod artefact;
-pub(crate) mod commit;
 mod encode;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -25,9 +24,10 @@ use clade_model::config::ClipConfig;
 use clade_model::tokenizer::Tokenizer;
 use clade_store::{checkpoint, keys};
 
+use super::commit::{self, CODE_VERSION, Desk};
 use crate::context::{Context, Counts, Ending};
 use arrays::Arrays;
-use artefact::{CODE_VERSION, EvaluateManifest, SetArtefact, SetKind};
+use artefact::{EvaluateManifest, SetArtefact, SetKind};
 use encode::{Encoded, Encoder};
 use folder::Folder;
 
@@ -40,9 +40,10 @@ const MODEL_FILE: &str = "model.safetensors";
 pub(crate) const CHECK_FILE: &str = "check.safetensors";
 
 /// Encodes the run's evaluation sets with the model that this job is for.
-pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
-    if let Some(done) = commit::existing::<EvaluateManifest>(context, Stage::Evaluate, part)? {
-        return Ok(done.counts);
+pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
+    let desk = Desk::new(context, Stage::Evaluate, part);
+    if let Some(counts) = desk.done::<EvaluateManifest>()? {
+        return Ok(counts);
     }
     let id = context
         .plan
@@ -70,13 +71,10 @@ pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
             SetKind::Retrieval => encoder.retrieval(folder)?,
         };
         judge(context, folder, &encoded)?;
-        artefacts.push(write_set(context, part, folder, encoded)?);
+        artefacts.push(write_set(&desk, folder, encoded)?);
     }
-    let check = encoder.check();
-    let check = match check {
-        Some(arrays) => Some(commit::put(context, Stage::Evaluate, part, CHECK_FILE, &arrays.to_bytes())?),
-        None => None,
-    };
+    let check =
+        encoder.check().map(|arrays| desk.put(CHECK_FILE, arrays.to_bytes())).transpose()?;
 
     let mut counts = Counts::new();
     for set in &artefacts {
@@ -95,7 +93,7 @@ pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         code_version: CODE_VERSION.to_owned(),
         counts,
     };
-    commit::commit(context, Stage::Evaluate, part, &manifest)
+    desk.commit(&manifest)
 }
 
 /// Opens every folder before anything is computed, so that a wrong path costs no time.
@@ -149,20 +147,18 @@ fn judge(context: &Context, folder: &Folder, encoded: &Encoded) -> Result<(), Fa
 }
 
 fn write_set(
-    context: &Context,
-    part: u32,
+    desk: &Desk<'_>,
     folder: &Folder,
     encoded: Encoded,
-) -> Result<SetArtefact, Ending> {
+) -> Result<SetArtefact, Failure> {
     let Encoded { features, texts, pictures, texts_count, unusable, examples, tars } = encoded;
     let stem = format!("{}-{}", folder.kind, folder.index);
-    let put = |name: String, bytes: &[u8]| commit::put(context, Stage::Evaluate, part, &name, bytes);
     Ok(SetArtefact {
         kind: folder.kind,
         index: folder.index,
         name: folder.name.clone(),
-        features: put(format!("{stem}.safetensors"), &features.to_bytes())?,
-        texts: put(format!("{stem}.json"), &texts)?,
+        features: desk.put(&format!("{stem}.safetensors"), features.to_bytes())?,
+        texts: desk.put(&format!("{stem}.json"), texts)?,
         pictures,
         texts_count,
         unusable,

@@ -89,7 +89,9 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
 fn input(inputs: &Inputs, part: u32) -> Result<&clade_store::InputTar, Failure> {
     usize::try_from(part).ok().and_then(|part| inputs.tars.get(part)).ok_or_else(|| {
         let listed = inputs.tars.len();
-        Failure::Config { message: format!("the run lists {listed} input tars, so no index.{part}") }
+        Failure::Config {
+            message: format!("the run lists {listed} input tars, so no index.{part}"),
+        }
     })
 }
 

@@ -12,13 +12,12 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use clade_core::ids::{Digest, Incarnation, Stage};
+use clade_core::ids::{Digest, Stage};
 use clade_core::job::Failure;
 use clade_store::{Hashing, Part, StoreError, keys};
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::artefact::CODE_VERSION;
-use super::evaluate::commit::{self, JobManifest};
+use super::commit::{self, CODE_VERSION, Desk, JobManifest};
 use super::evaluate::disk;
 use crate::context::{Context, Counts, Ending};
 
@@ -51,7 +50,6 @@ pub(crate) struct BundlePointer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PublishManifest {
-    pub(crate) incarnation: Incarnation,
     pub(crate) bundle: Digest,
     /// Digests of the report's manifest.
     pub(crate) inputs: Vec<Digest>,
@@ -65,18 +63,15 @@ impl JobManifest for PublishManifest {
     fn counts(&self) -> &Counts {
         &self.counts
     }
-
-    fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
 }
 
 /// Writes the bundle and points at it.
-pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
-    if let Some(done) = commit::existing::<PublishManifest>(context, Stage::Publish, part)? {
+pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
+    let desk = Desk::new(context, Stage::Publish, part);
+    if let Some(counts) = desk.done::<PublishManifest>()? {
         // The try before may have died between its manifest and the pointer.
-        flip(context, done.bundle)?;
-        return Ok(done.counts);
+        flip(context)?;
+        return Ok(counts);
     }
     let folder = context.scratch.join("bundle");
     let report = build::build(context, &folder)?;
@@ -102,7 +97,6 @@ pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         ("bytes".to_owned(), total),
     ]);
     let manifest = PublishManifest {
-        incarnation: context.job.incarnation,
         bundle,
         inputs: vec![report],
         seed: context.spec.spec.seed,
@@ -110,15 +104,15 @@ pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         code_version: CODE_VERSION.to_owned(),
         counts,
     };
-    let counts = commit::commit(context, Stage::Publish, part, &manifest)?;
-    let won = commit::existing::<PublishManifest>(context, Stage::Publish, part)?;
-    flip(context, won.map_or(bundle, |won| won.bundle))?;
+    let counts = desk.commit(&manifest)?;
+    flip(context)?;
     Ok(counts)
 }
 
-/// Points the run at its bundle; repeating it is harmless.
-fn flip(context: &Context, bundle: Digest) -> Result<(), Ending> {
+/// Points the run at the bundle that the job's manifest names; repeating it is harmless.
+fn flip(context: &Context) -> Result<(), Ending> {
     let run = &context.job.run;
+    let (PublishManifest { bundle, .. }, _) = commit::read(context, Stage::Publish, 0)?;
     let pointer = BundlePointer { bundle, key: keys::bundle(run, &bundle) };
     let mut bytes = serde_json::to_vec_pretty(&pointer)
         .map_err(|error| Failure::Storage { message: format!("bundle pointer: {error}") })?;
@@ -179,3 +173,6 @@ fn digest_file(path: &Path) -> Result<(u64, Digest), Failure> {
     let (_, bytes, sha256) = file.finish();
     Ok((bytes, sha256))
 }
+
+#[cfg(test)]
+mod tests;

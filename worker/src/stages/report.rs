@@ -25,8 +25,7 @@ use clade_model::bert::SentenceEncoder;
 use clade_store::{Part, StoreError, keys};
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::artefact::CODE_VERSION;
-use super::evaluate::commit::{self, JobManifest};
+use super::commit::{self, CODE_VERSION, Desk, JobManifest};
 use super::evaluate::{chain, config, plain};
 use crate::context::{Context, Counts, Ending};
 use document::Report;
@@ -57,16 +56,13 @@ impl JobManifest for ReportManifest {
     fn counts(&self) -> &Counts {
         &self.counts
     }
-
-    fn incarnation(&self) -> Incarnation {
-        self.incarnation
-    }
 }
 
 /// Writes the report.
-pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
-    if let Some(done) = commit::existing::<ReportManifest>(context, Stage::Report, part)? {
-        return Ok(done.counts);
+pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
+    let desk = Desk::new(context, Stage::Report, part);
+    if let Some(counts) = desk.done::<ReportManifest>()? {
+        return Ok(counts);
     }
     let evaluations = evaluations(context)?;
     let router = router(context)?;
@@ -102,8 +98,7 @@ pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         notes: Vec::new(),
     };
     report.notes = notes::of(&report);
-    let embeddings =
-        commit::put(context, Stage::Report, part, EMBEDDINGS_FILE, &scored.embeddings.to_bytes())?;
+    let embeddings = desk.put(EMBEDDINGS_FILE, scored.embeddings.to_bytes())?;
     let (json, markdown) = write(context, report)?;
     let mut inputs: Vec<Digest> = evaluations.iter().map(|it| it.digest).collect();
     inputs.push(router.manifest);
@@ -123,7 +118,7 @@ pub fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         code_version: CODE_VERSION.to_owned(),
         counts,
     };
-    commit::commit(context, Stage::Report, part, &manifest)
+    desk.commit(&manifest)
 }
 
 /// Writes both files, unless an earlier try that died before its manifest has: then its report is
@@ -162,10 +157,7 @@ fn part(name: &str, bytes: &[u8], sha256: Digest) -> Part {
 
 /// The committed report and its manifest.
 pub(crate) fn read(context: &Context) -> Result<(Report, ReportManifest, Digest), Ending> {
-    let key = keys::stage_manifest(&context.job.run, Stage::Report, 0);
-    let (manifest, digest) = context
-        .block_on(context.store.get_manifest::<ReportManifest>(&key))
-        .map_err(Failure::from)?;
+    let (manifest, digest) = commit::read::<ReportManifest>(context, Stage::Report, 0)?;
     let key = keys::report_json(&context.job.run);
     let bytes = context
         .block_on(context.store.get_verified(&key, &manifest.json.sha256))

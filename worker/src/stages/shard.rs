@@ -50,16 +50,12 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
     run_with_target(context, part, TARGET_BYTES)
 }
 
-pub(crate) fn run_with_target(
-    context: &Context,
-    part: u32,
-    target: u64,
-) -> Result<Counts, Ending> {
+pub(crate) fn run_with_target(context: &Context, part: u32, target: u64) -> Result<Counts, Ending> {
     let desk = Desk::new(context, Stage::Shard, part);
     if let Some(counts) = desk.done::<ShardManifest>()? {
         return Ok(counts);
     }
-    let router = read_router(context)?;
+    let (router, router_digest) = read_router(context)?;
     let (catalogue, catalogue_digest) = commit::read::<DataManifest>(context, Stage::Catalog, 0)?;
     let (assigned, assigned_digest) = commit::read::<TablesManifest>(context, Stage::Assign, part)?;
     let experts = context.spec.spec.clusters.experts;
@@ -74,8 +70,7 @@ pub(crate) fn run_with_target(
         })?;
         done += u64::from(table.rows);
     }
-    let experts =
-        writers.into_iter().map(Writer::finish).collect::<Result<Vec<_>, Failure>>()?;
+    let experts = writers.into_iter().map(Writer::finish).collect::<Result<Vec<_>, Failure>>()?;
 
     let mut counts = Counts::from([("pairs".to_owned(), done)]);
     for (expert, shards) in experts.iter().enumerate() {
@@ -85,7 +80,7 @@ pub(crate) fn run_with_target(
     desk.commit(&ShardManifest {
         pairs: done,
         experts,
-        inputs: vec![catalogue_digest, assigned_digest],
+        inputs: vec![catalogue_digest, router_digest, assigned_digest],
         seed: context.spec.spec.seed,
         code_version: CODE_VERSION.to_owned(),
         counts,

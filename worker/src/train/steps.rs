@@ -7,11 +7,12 @@ use clade_core::job::Failure;
 use clade_model::train::{StepError, StepReport, Trainer};
 
 use super::course::Course;
-use super::feed::{Fed, Feed};
+use super::feed::tell_masked;
 use super::gang::{Gang, Signs};
 use super::keeper::{self, Keeper};
 use super::metrics::{RefusedLine, StepLine, digest};
 use crate::context::{Context, Counts, Ending, Reporter as _};
+use crate::data::loader::{Loaded, Loader};
 use crate::rank::Uplink;
 
 /// So many batches in a row without a finite loss mean that the data or the settings are at fault.
@@ -22,7 +23,7 @@ pub(super) struct Steps<'a> {
     pub(super) course: &'a Course,
     pub(super) gang: Gang,
     pub(super) trainer: Trainer,
-    pub(super) feed: Feed,
+    pub(super) loader: Loader,
     pub(super) cursor: u64,
     /// Rank 0 has one.
     pub(super) keeper: Option<Keeper>,
@@ -31,6 +32,16 @@ pub(super) struct Steps<'a> {
 
 impl Steps<'_> {
     pub(super) fn run(mut self) -> Result<Counts, Ending> {
+        let ended = self.go();
+        if ended.is_err()
+            && let Err(failure) = self.settle()
+        {
+            tracing::warn!(%failure, "the last checkpoint was not written");
+        }
+        ended
+    }
+
+    fn go(&mut self) -> Result<Counts, Ending> {
         let due = self.course.due;
         let mut refusals = 0;
         self.tell(None);
@@ -45,18 +56,19 @@ impl Steps<'_> {
                 self.save()?;
             }
             let started = Instant::now();
-            let fed = self.feed.next()?;
-            let result = self.trainer.step(&fed.batch, self.gang.collective());
+            let loaded = self.loader.batch(self.cursor)?;
+            tell_masked(&loaded, self.trainer.steps_done());
+            let result = self.trainer.step(&loaded.batch, self.gang.collective());
             self.cursor += u64::from(self.course.global_batch);
             match result {
                 Ok(report) => {
                     refusals = 0;
-                    self.record(&report, &fed, started);
+                    self.record(&report, &loaded, started);
                     self.tell(Some(report.loss));
                 }
                 Err(error) => {
                     refusals += 1;
-                    self.refused(&error, &fed, refusals)?;
+                    self.refused(&error, &loaded, refusals)?;
                 }
             }
         }
@@ -88,15 +100,15 @@ impl Steps<'_> {
         }
     }
 
-    fn record(&mut self, report: &StepReport, fed: &Fed, started: Instant) {
+    fn record(&mut self, report: &StepReport, loaded: &Loaded, started: Instant) {
         let Some(keeper) = &mut self.keeper else { return };
         let seconds = started.elapsed().as_secs_f64();
         let batch = self.course.global_batch;
-        keeper.record(&StepLine::new(report, batch, seconds, &fed.keys, fed.epoch));
+        keeper.record(&StepLine::new(report, batch, seconds, &loaded.keys, loaded.epoch));
     }
 
     /// A step was not applied: the next batch is tried, unless that has happened too often.
-    fn refused(&mut self, error: &StepError, fed: &Fed, refusals: u32) -> Result<(), Ending> {
+    fn refused(&mut self, error: &StepError, loaded: &Loaded, refusals: u32) -> Result<(), Ending> {
         let rank = self.context.job.rank;
         match error {
             StepError::NotFinite { .. } | StepError::NoValidPairs { .. } => (),
@@ -111,8 +123,8 @@ impl Steps<'_> {
             keeper.record(&RefusedLine {
                 after_step: step,
                 refused: error.to_string(),
-                keys: digest(&fed.keys),
-                epoch: fed.epoch,
+                keys: digest(&loaded.keys),
+                epoch: loaded.epoch,
             });
         }
         if refusals < REFUSALS_IN_A_ROW {
@@ -120,7 +132,7 @@ impl Steps<'_> {
         }
         let job = &self.context.job;
         let listed = match &self.keeper {
-            Some(keeper) => keeper.accuse(step, &fed.keys)?,
+            Some(keeper) => keeper.accuse(step, &loaded.keys)?,
             None => keeper::accusation(&job.run, self.course.model, job.incarnation, step),
         };
         let message = format!(

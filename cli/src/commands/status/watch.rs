@@ -39,6 +39,7 @@ pub(super) async fn watch(coordinator: &Coordinator, run: &str) -> anyhow::Resul
 }
 
 async fn redraw(coordinator: &Coordinator, run: &str) -> anyhow::Result<()> {
+    let coordinator = coordinator.with(Patience::Once);
     let is_terminal = io::stdout().is_terminal();
     let mut last: Option<GetStatusResponse> = None;
     let mut lost_since: Option<Instant> = None;
@@ -50,7 +51,7 @@ async fn redraw(coordinator: &Coordinator, run: &str) -> anyhow::Result<()> {
     }
     loop {
         ticks.tick().await;
-        match coordinator.status(run, Patience::Once).await {
+        match coordinator.status(run).await {
             Ok(status) => {
                 last = Some(status);
                 lost_since = None;

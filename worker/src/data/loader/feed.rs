@@ -1,17 +1,17 @@
-//! Makes one rank's share of one step.
+//! Makes one rank's share of one global batch.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use clade_core::ids::{Digest, ModelId, Step};
+use clade_core::ids::{Digest, ModelId};
 use clade_core::job::Failure;
 use clade_core::order::{self, Choices, Draw, Order};
 use clade_model::preprocess;
 use clade_model::train::Batch;
 use clade_store::DataManifest;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::indexes::Indexes;
 use super::{Loaded, Shape};
@@ -80,19 +80,18 @@ impl Feed {
         self.order.clone()
     }
 
-    /// Reads this rank's share of `step`.
-    pub(super) fn load(&self, stream: &mut Order, step: u64) -> Result<Loaded, Failure> {
-        let from = order::cursor(Step(step), self.global_batch);
-        let draws = stream.draws(from, u64::from(self.global_batch));
+    pub(super) const fn global_batch(&self) -> u32 {
+        self.global_batch
+    }
+
+    /// Reads this rank's share of the global batch at `cursor`.
+    pub(super) fn load(&self, stream: &mut Order, cursor: u64) -> Result<Loaded, Failure> {
+        let draws = stream.draws(cursor, u64::from(self.global_batch));
+        let epoch = draws.first().map_or(0, |draw| draw.epoch);
         let pairs = draws
             .into_iter()
             .map(|draw| Ok((draw, self.row(draw)?)))
             .collect::<Result<Vec<_>, Failure>>()?;
-        let mut keys = Xxh3::new();
-        for (_, row) in &pairs {
-            keys.update(row.key.as_bytes());
-            keys.update(b"\n");
-        }
         let slots = self.slots(&pairs[self.share.clone()])?;
         let mut batch = Batch::default();
         let mut masked = BTreeMap::new();
@@ -104,7 +103,8 @@ impl Feed {
                 *masked.entry(cause).or_default() += 1;
             }
         }
-        Ok(Loaded { batch, keys: keys.digest(), masked })
+        let keys = pairs.into_iter().map(|(_, row)| row.key).collect();
+        Ok(Loaded { batch, keys, epoch, masked })
     }
 
     fn row(&self, draw: Draw) -> Result<PairRow, Failure> {
@@ -154,7 +154,7 @@ impl Feed {
             Err(error) => {
                 self.tell(draw, row, &error);
                 let pixels = vec![MASKED_PIXEL; 3 * side * side];
-                Ok(Slot { pixels, tokens, masked: Some(error.cause()) })
+                Ok(Slot { pixels, tokens, masked: None })
             }
         }
     }

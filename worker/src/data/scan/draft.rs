@@ -22,7 +22,9 @@ impl Kind {
         let (stem, extension) = name.rsplit_once('.')?;
         let kind = match extension.to_ascii_lowercase().as_str() {
             "jpg" | "jpeg" | "png" | "webp" => Self::Picture,
-            "gif" | "bmp" | "tif" | "tiff" | "svg" | "avif" | "heic" | "jxl" => Self::ForeignPicture,
+            "gif" | "bmp" | "tif" | "tiff" | "svg" | "avif" | "heic" | "jxl" => {
+                Self::ForeignPicture
+            }
             "txt" => Self::Text,
             "json" => Self::Json,
             _ => return None,
@@ -100,7 +102,10 @@ impl Draft {
             unusable.add(Cause::DuplicateKey, &key);
         }
         match self.usable() {
-            Ok((Picture { header: Header { format, width, height }, offset, length }, captions)) => {
+            Ok((
+                Picture { header: Header { format, width, height }, offset, length },
+                captions,
+            )) => {
                 rows.push(PairRow { key, captions, offset, length, format, width, height });
             }
             Err(cause) => unusable.add(cause, &key),
@@ -110,7 +115,8 @@ impl Draft {
     fn usable(self) -> Result<(Picture, Vec<String>), Cause> {
         let picture = self.picture.unwrap_or(Err(Cause::MissingImage))?;
         let (mut all, mut broken) = (Vec::new(), None);
-        let has_source = self.text.is_some() || matches!(&self.json, Some(Ok(list)) if !list.is_empty());
+        let has_source =
+            self.text.is_some() || matches!(&self.json, Some(Ok(list)) if !list.is_empty());
         match self.text {
             Some(Ok(text)) => all.push(text),
             Some(Err(cause)) => broken = Some(cause),
@@ -151,9 +157,9 @@ fn captions(bytes: &[u8]) -> Result<Vec<String>, Cause> {
     match object.get("texts") {
         Some(Value::Array(texts)) => {
             for text in texts {
-                let text = match text {
-                    Value::Array(pair) if pair.len() == 2 => &pair[1],
-                    other => other,
+                let text = match text.as_array().map(Vec::as_slice) {
+                    Some([_key, text]) => text,
+                    Some(_) | None => text,
                 };
                 captions.push(text.as_str().ok_or(Cause::BadJson)?.to_owned());
             }

@@ -1,6 +1,6 @@
 //! The router's file: fine centres and the expert of each.
 
-use clade_core::ids::Stage;
+use clade_core::ids::{Digest, Stage};
 use clade_core::job::Failure;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 
@@ -12,7 +12,7 @@ use crate::stages::commit;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Router {
     /// `[fine, width]`, unit rows.
-    pub(crate) centres: Vec<f32>,
+    pub(crate) fine_centres: Vec<f32>,
     pub(crate) width: usize,
     /// `[fine]`
     pub(crate) fine_to_expert: Vec<u32>,
@@ -22,9 +22,13 @@ impl Router {
     /// Writes `fine_centres [fine, width]` f32 and `fine_to_expert [fine]` i64.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let fine = self.fine_to_expert.len();
-        let centres: Vec<u8> = self.centres.iter().flat_map(|value| value.to_le_bytes()).collect();
-        let experts: Vec<u8> =
-            self.fine_to_expert.iter().flat_map(|&expert| i64::from(expert).to_le_bytes()).collect();
+        let centres: Vec<u8> =
+            self.fine_centres.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let experts: Vec<u8> = self
+            .fine_to_expert
+            .iter()
+            .flat_map(|&expert| i64::from(expert).to_le_bytes())
+            .collect();
         let view = |dtype, shape, bytes| {
             TensorView::new(dtype, shape, bytes).expect("the bytes were made for this shape")
         };
@@ -58,18 +62,23 @@ impl Router {
             .as_chunks::<8>()
             .0
             .iter()
-            .map(|bytes| u32::try_from(i64::from_le_bytes(*bytes)).map_err(|error| error.to_string()))
+            .map(|bytes| {
+                u32::try_from(i64::from_le_bytes(*bytes)).map_err(|error| error.to_string())
+            })
             .collect::<Result<_, _>>()?;
         let values = centres.data().as_chunks::<4>().0.iter();
-        Ok(Self { centres: values.map(|bytes| f32::from_le_bytes(*bytes)).collect(), width, fine_to_expert })
+        let fine_centres = values.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok(Self { fine_centres, width, fine_to_expert })
     }
 }
 
-/// Reads the run's router and proves its digest.
-pub(crate) fn read_router(context: &Context) -> Result<Router, Failure> {
-    let (manifest, _) = commit::read::<ClusterManifest>(context, Stage::Cluster, 0)?;
+/// Reads the run's router, proved, and the digest of the manifest that names it.
+pub(crate) fn read_router(context: &Context) -> Result<(Router, Digest), Failure> {
+    let (manifest, digest) = commit::read::<ClusterManifest>(context, Stage::Cluster, 0)?;
     let key = &manifest.router_key;
     let bytes = context.block_on(context.store.get_verified(key, &manifest.router.sha256))?;
-    Router::decode(&bytes)
-        .map_err(|reason| Failure::Storage { message: format!("`{key}` is no router: {reason}") })
+    let router = Router::decode(&bytes).map_err(|reason| Failure::Storage {
+        message: format!("`{key}` is no router: {reason}"),
+    })?;
+    Ok((router, digest))
 }

@@ -18,11 +18,8 @@ use clade_core::ids::{CheckpointRef, Digest, Incarnation};
 use clade_store::Part;
 use serde::{Deserialize, Serialize};
 
-use super::commit::JobManifest;
 use crate::context::Counts;
-
-/// The version of the code that wrote an artefact.
-pub(crate) const CODE_VERSION: &str = env!("CARGO_PKG_VERSION");
+use crate::stages::commit::JobManifest;
 
 /// What an evaluation set asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,9 +106,5 @@ pub(crate) struct CaptionTexts {
 impl JobManifest for EvaluateManifest {
     fn counts(&self) -> &Counts {
         &self.counts
-    }
-
-    fn incarnation(&self) -> Incarnation {
-        self.incarnation
     }
 }

@@ -18,7 +18,8 @@ use image::{ImageFormat, RgbImage};
 use tokio::runtime::Runtime;
 
 use super::MODEL_FILE;
-use crate::context::{Context, Reporter};
+use crate::context::{Context, Counts, Ending, Reporter};
+use crate::stages::{assign, catalog, cluster, embed, index, seal, shard};
 
 pub(crate) const CLASSES: [&str; 4] = ["red square", "green square", "blue square", "grey square"];
 const COLOURS: [[u8; 3]; 4] = [[220, 30, 30], [30, 200, 30], [30, 30, 220], [128, 128, 128]];
@@ -34,7 +35,7 @@ pub(crate) struct Fixture {
 
 /// Keeps what was reported.
 #[derive(Default)]
-pub(crate) struct Reports(pub(crate) Mutex<Vec<(u64, u64)>>);
+struct Reports(Mutex<Vec<(u64, u64)>>);
 
 impl Reporter for Reports {
     fn progress(&self, done: u64, total: u64, _loss: Option<f64>) {
@@ -93,7 +94,9 @@ impl Fixture {
         let name = format!("scratch-{stage}-{part}-{incarnation}");
         let scratch = self.folder.path().join(name);
         fs::create_dir_all(&scratch).unwrap();
-        let inputs = Inputs { tars: vec![InputTar { uri: "none.tar".to_owned(), bytes: 0 }] };
+        let tar = self.folder.path().join("train/0.tar");
+        let bytes = fs::metadata(&tar).unwrap().len();
+        let inputs = Inputs { tars: vec![InputTar { uri: tar.display().to_string(), bytes }] };
         Context {
             job: JobFile {
                 store: self.store.uri().to_owned(),
@@ -149,7 +152,31 @@ impl Fixture {
         })
     }
 
+    /// Takes the training pairs from index to seal, with the real sentence encoder.
+    pub(crate) fn prepare_data(&self) {
+        for (stage, job) in [
+            (Stage::Index, index::run as fn(&Context, u32) -> Result<Counts, Ending>),
+            (Stage::Catalog, catalog::run),
+            (Stage::Embed, embed::run),
+            (Stage::Cluster, cluster::run),
+            (Stage::Assign, assign::run),
+            (Stage::Shard, shard::run),
+            (Stage::Seal, seal::run),
+        ] {
+            job(&self.context(stage, 0, 1), 0).unwrap();
+        }
+    }
+
     fn write_sets(&self) {
+        let train = self.folder.path().join("train");
+        fs::create_dir_all(&train).unwrap();
+        let pairs = (0..64).flat_map(|index| {
+            let class = CLASSES[index % 4];
+            let text = if index % 8 < 4 { format!("a {class}") } else { format!("{class} no {index}") };
+            let key = format!("train-{index:04}");
+            [(format!("{key}.png"), picture(100 + index)), (format!("{key}.txt"), text.into_bytes())]
+        });
+        write_tar(&train.join("0.tar"), &pairs.collect::<Vec<_>>());
         let classes = self.set("classes");
         fs::create_dir_all(classes.join("test")).unwrap();
         fs::write(classes.join("classnames.txt"), CLASSES.join("\n")).unwrap();

@@ -52,8 +52,7 @@ fn every_usable_picture_is_encoded_and_every_other_counted_by_cause() {
     for cause in ["bad-label", "missing-label", "missing-picture", "unreadable"] {
         assert!(causes.contains(&cause), "{cause} is not among {causes:?}");
     }
-    let manifest: EvaluateManifest =
-        commit::existing(&context, Stage::Evaluate, 0).unwrap().unwrap();
+    let (manifest, _) = commit::read::<EvaluateManifest>(&context, Stage::Evaluate, 0).unwrap();
     assert_eq!(manifest.model.model, ModelId::Seed);
     let set = &manifest.sets[0];
     assert_eq!(set.unusable.values().sum::<u64>(), 5);
@@ -75,10 +74,11 @@ fn a_second_try_finds_the_work_done_and_leaves_one_tries_files() {
     let counts = run(&first, 1).unwrap();
     // A try that meets the manifest only at its end: it has written files of its own.
     let second = fixture.context(Stage::Evaluate, 1, 2);
-    commit::put(&second, Stage::Evaluate, 1, "classification-0.json", b"{}").unwrap();
-    let manifest: EvaluateManifest = commit::existing(&first, Stage::Evaluate, 1).unwrap().unwrap();
+    let desk = Desk::new(&second, Stage::Evaluate, 1);
+    desk.put("classification-0.json", b"{}".to_vec()).unwrap();
+    let (manifest, _) = commit::read::<EvaluateManifest>(&first, Stage::Evaluate, 1).unwrap();
     let late = EvaluateManifest { incarnation: second.job.incarnation, ..manifest };
-    assert_eq!(commit::commit(&second, Stage::Evaluate, 1, &late).unwrap(), counts);
+    assert_eq!(desk.commit(&late).unwrap(), counts);
     let folder = keys::stage_part(fixture.spec.name(), Stage::Evaluate, 1);
     let left = fixture.block_on(fixture.store.list(&folder)).unwrap();
     assert!(left.iter().all(|it| !it.key.contains("/try-2/")), "{left:?}");
@@ -91,8 +91,7 @@ fn equal_captions_are_one_text() {
     let Some(fixture) = fixture() else { return };
     let context = fixture.context(Stage::Evaluate, 0, 1);
     run(&context, 0).unwrap();
-    let manifest: EvaluateManifest =
-        commit::existing(&context, Stage::Evaluate, 0).unwrap().unwrap();
+    let (manifest, _) = commit::read::<EvaluateManifest>(&context, Stage::Evaluate, 0).unwrap();
     let set = &manifest.sets[1];
     assert_eq!((set.pictures, set.texts_count), (24, 4 + 24));
     let arrays = read_arrays(&context, 0, &manifest, &set.features).unwrap();
@@ -151,5 +150,6 @@ fn a_job_that_is_asked_to_stop_commits_nothing() {
     let context = fixture.context(Stage::Evaluate, 0, 1);
     context.stop.store(true, Ordering::Relaxed);
     assert!(matches!(run(&context, 0).unwrap_err(), Ending::Stopped));
-    assert!(commit::existing::<EvaluateManifest>(&context, Stage::Evaluate, 0).unwrap().is_none());
+    let desk = Desk::new(&context, Stage::Evaluate, 0);
+    assert_eq!(desk.done::<EvaluateManifest>().unwrap(), None);
 }

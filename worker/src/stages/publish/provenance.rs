@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::digest_file;
 use crate::context::{Context, Ending};
-use crate::stages::evaluate::artefact::CODE_VERSION;
+use crate::stages::commit::CODE_VERSION;
 use crate::stages::evaluate::plain;
 use crate::stages::report::OwnedRouter;
 use crate::stages::report::document::Report;

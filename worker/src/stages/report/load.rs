@@ -2,11 +2,11 @@
 
 use clade_core::ids::{Digest, Stage};
 use clade_core::job::Failure;
-use clade_store::{DataManifest, keys};
+use clade_store::DataManifest;
 
 use crate::context::{Context, Ending};
 use crate::data::index;
-use crate::stages::cluster;
+use crate::stages::{cluster, commit};
 use crate::stages::evaluate::arrays::Matrix;
 use crate::stages::evaluate::artefact::EvaluateManifest;
 
@@ -25,10 +25,8 @@ pub(crate) struct Evaluation {
 pub(crate) fn evaluations(context: &Context) -> Result<Vec<Evaluation>, Ending> {
     let mut found: Vec<Evaluation> = Vec::new();
     for part in 0..context.plan.jobs(Stage::Evaluate) {
-        let key = keys::stage_manifest(&context.job.run, Stage::Evaluate, part);
-        let (manifest, digest) = context
-            .block_on(context.store.get_manifest::<EvaluateManifest>(&key))
-            .map_err(Failure::from)?;
+        let (manifest, digest) =
+            commit::read::<EvaluateManifest>(context, Stage::Evaluate, part)?;
         if let Some(first) = found.first()
             && let Some(changed) = changed(&first.manifest, &manifest)
         {

@@ -56,10 +56,10 @@ impl<'a> Writer<'a> {
         let texts = serde_json::to_vec(&Texts { key: &row.key, texts: &row.captions })
             .expect("texts always serialise");
         let extension = row.format.extension();
-        let appended = open
-            .tar
-            .append(&format!("{}.{extension}", row.key), picture)
-            .and_then(|offset| open.tar.append(&format!("{}.json", row.key), &texts).map(|_| offset));
+        let appended =
+            open.tar.append(&format!("{}.{extension}", row.key), picture).and_then(|offset| {
+                open.tar.append(&format!("{}.json", row.key), &texts).map(|_| offset)
+            });
         let offset = appended.map_err(|error| disk_error(open.tar.path(), error))?;
         open.rows.push(PairRow { offset, ..row });
         Ok(())

@@ -1,0 +1,6 @@
+//! What a worker promises, tried on the real program.
+
+mod agent;
+mod desk;
+mod gang;
+mod lab;
