@@ -51,7 +51,7 @@ pub fn serve(job_file: &Path, place: Place) -> ExitCode {
         }
     };
     let uplink = Uplink::open(Voice::Agent(stdout));
-    let hearing = uplink.clone();
+    let hearing = Arc::clone(&uplink);
     // Ends with the process: nothing can interrupt a read of stdin.
     thread::spawn(move || listen(&hearing));
     let outcome = match read_job(job_file) {
@@ -219,7 +219,8 @@ fn on_own_thread(
         clade_model::threads::set_intra_op(threads);
         dispatch::perform(&context, &uplink)
     };
-    let spawned = thread::Builder::new().name("work".to_owned()).stack_size(STACK_BYTES).spawn(work);
+    let spawned =
+        thread::Builder::new().name("work".to_owned()).stack_size(STACK_BYTES).spawn(work);
     let crashed = |message| Ending::Failed(Failure::Crashed { rank, message });
     match spawned.map(thread::JoinHandle::join) {
         Ok(Ok(ending)) => ending,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clade_proto::v1::{PartStatus, RunStatus, WorkerStatus};
 use console::Term;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::render::{number, one_line, part, table};
 use crate::screen::Screen;
@@ -80,8 +80,9 @@ impl BarsView {
 impl Drop for BarsView {
     /// Leaves the last picture on the screen.
     fn drop(&mut self) {
-        self.head.abandon();
-        self.rows.iter().for_each(ProgressBar::abandon);
+        // Draws the newest state once more, and nothing after it.
+        self.multi.suspend(|| ());
+        self.multi.set_draw_target(ProgressDrawTarget::hidden());
         self.screen.end_bars();
     }
 }

@@ -1,5 +1,6 @@
 //! How an agent takes orders. Every one is safe to repeat, and a stale one is refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clade_core::ids::{CheckpointRef, Fence, Term};
@@ -115,7 +116,7 @@ impl Agent {
         let (wishes, heard) = mpsc::channel(QUEUED_WISHES);
         let live = Live { slot, pid: started.pid, wishes };
         self.live.insert(launch.key.clone(), live);
-        let (settings, events) = (self.settings.clone(), self.rank_events.clone());
+        let (settings, events) = (Arc::clone(&self.settings), self.rank_events.clone());
         self.watches.spawn(watch::watch(launch.key, started, grace, settings, heard, events));
         // Ended watches are let go.
         while self.watches.try_join_next().is_some() {}

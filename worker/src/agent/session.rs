@@ -24,7 +24,7 @@ const QUEUED_REPORTS: usize = 1024;
 #[derive(Debug)]
 pub(super) enum SessionEvent {
     Opened(Stream),
-    Order(SessionResponse),
+    Order(Box<SessionResponse>),
     Closed { reason: String },
 }
 
@@ -89,10 +89,8 @@ async fn converse(
     }
     let mut client = WorkerServiceClient::new(channel);
     let receive = async {
-        let opening = tokio::time::timeout(
-            CONNECT_DEADLINE,
-            client.session(ReceiverStream::new(queued)),
-        );
+        let opening =
+            tokio::time::timeout(CONNECT_DEADLINE, client.session(ReceiverStream::new(queued)));
         let mut orders = match opening.await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return status.to_string(),
@@ -102,7 +100,7 @@ async fn converse(
             match orders.message().await {
                 Ok(Some(order)) => {
                     *heard = true;
-                    if events.send(SessionEvent::Order(order)).await.is_err() {
+                    if events.send(SessionEvent::Order(Box::new(order))).await.is_err() {
                         return "the agent ends".to_owned();
                     }
                 }

@@ -9,8 +9,8 @@ use clade_core::job::Outcome;
 use clade_core::order::Random;
 use clade_proto::v1::session_request::Report;
 use clade_proto::v1::{
-    CheckpointWritten, Goodbye, Heartbeat, Hello, LiveRank, Progress, RankExited,
-    RendezvousPosted, SessionRequest,
+    CheckpointWritten, Goodbye, Heartbeat, Hello, LiveRank, Progress, RankExited, RendezvousPosted,
+    SessionRequest,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -55,9 +55,13 @@ pub(super) enum Phase {
     /// Told to leave: its ranks are saving.
     Leaving,
     /// All ranks are gone; the last reports wait for their acknowledgement.
-    Reporting { until: Instant },
+    Reporting {
+        until: Instant,
+    },
     /// Goodbye is on its way.
-    Parting { until: Instant },
+    Parting {
+        until: Instant,
+    },
     Finished,
 }
 
@@ -66,7 +70,10 @@ pub(super) enum Phase {
 pub(super) enum Link {
     Down,
     /// Hello is said.
-    Greeting { stream: Stream, until: Instant },
+    Greeting {
+        stream: Stream,
+        until: Instant,
+    },
     Up(Stream),
 }
 
@@ -146,7 +153,7 @@ impl Agent {
                 self.link = Link::Greeting { stream, until: Instant::now() + WELCOME_PATIENCE };
                 self.say(0, Report::Hello(self.hello()));
             }
-            SessionEvent::Order(response) => self.order(response),
+            SessionEvent::Order(response) => self.order(*response),
             SessionEvent::Closed { reason } => {
                 match &self.link {
                     Link::Up(_) => tracing::warn!(%reason, "lost the coordinator; ranks go on"),

@@ -108,8 +108,9 @@ impl Meeting {
             callers.insert(caller.rank, (stream, listen));
         }
         let own = self.address.to_string();
-        let peers: Vec<String> =
-            std::iter::once(own).chain(callers.values().map(|(_, listen)| listen.clone())).collect();
+        let peers: Vec<String> = std::iter::once(own)
+            .chain(callers.values().map(|(_, listen)| listen.clone()))
+            .collect();
         for (&peer, (stream, _)) in &mut callers {
             send_line(stream, &Reply::Peers(peers.clone()))
                 .map_err(|source| MeetError::Peer { peer, source })?;
@@ -136,11 +137,7 @@ pub fn join(address: &str, place: &Place, patience: &Patience) -> Result<TcpRing
     }
 }
 
-fn try_join(
-    address: &str,
-    place: &Place,
-    patience: &Patience,
-) -> Result<TcpRing, MeetError> {
+fn try_join(address: &str, place: &Place, patience: &Patience) -> Result<TcpRing, MeetError> {
     let lost_host = |source| MeetError::Peer { peer: 0, source };
     let mut host = TcpStream::connect(address).map_err(lost_host)?;
     let own_address = host.local_addr().map_err(lost_host)?.ip();

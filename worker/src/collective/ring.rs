@@ -53,7 +53,8 @@ impl TcpRing {
         // What is about to be exchanged: the call, its number, its values.
         let own = [call as u64, u64::from(self.sequence), values as u64];
         let mut theirs = [0; 3];
-        self.neighbours.exchange(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut theirs))?;
+        self.neighbours
+            .exchange(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut theirs))?;
         let peer = self.neighbours.prev_rank;
         if theirs[..2] != own[..2] {
             let source = format!("it made call {theirs:?} where {own:?} was due").into();

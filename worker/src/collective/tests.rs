@@ -24,10 +24,13 @@ fn in_ring<T: Send>(ranks: u32, work: impl Fn(&mut TcpRing) -> T + Sync) -> Vec<
     let address = meeting.address().to_string();
     let (work, address) = (&work, &address);
     thread::scope(|scope| {
-        let host = scope.spawn(move || work(&mut meeting.host(&place(0, ranks), &patience(20_000)).unwrap()));
+        let host = scope
+            .spawn(move || work(&mut meeting.host(&place(0, ranks), &patience(20_000)).unwrap()));
         let others: Vec<_> = (1..ranks)
             .map(|rank| {
-                scope.spawn(move || work(&mut join(address, &place(rank, ranks), &patience(20_000)).unwrap()))
+                scope.spawn(move || {
+                    work(&mut join(address, &place(rank, ranks), &patience(20_000)).unwrap())
+                })
             })
             .collect();
         std::iter::once(host).chain(others).map(|thread| thread.join().unwrap()).collect()
@@ -116,9 +119,8 @@ fn a_lost_peer_ends_the_ring_for_everyone() {
             }
         }
     });
-    let lost = |ending: &Option<CollectiveError>| {
-        matches!(ending, Some(CollectiveError::PeerLost { .. }))
-    };
+    let lost =
+        |ending: &Option<CollectiveError>| matches!(ending, Some(CollectiveError::PeerLost { .. }));
     assert!(lost(&endings[0]) && lost(&endings[2]), "{endings:?}");
 }
 

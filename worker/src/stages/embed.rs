@@ -20,7 +20,7 @@ use crate::data::loader::indexes::read_index;
 use crate::data::table::{self, TableError};
 
 /// Captions per call of the encoder.
-const CHUNK: usize = 128;
+const CHUNK: usize = 256;
 
 /// The tables that an embed or assign job made, one per tar of its group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -111,7 +111,7 @@ fn judge(context: &Context, catalogue: u64, experts: &[Vec<DataShard>]) -> Resul
     let batch = u64::from(context.spec.spec.training.global_batch);
     for (expert, shards) in experts.iter().enumerate() {
         let pairs = pairs_of(shards);
-        if pairs > 1000 * batch {
+        if pairs < batch {
             return Err(Failure::Config {
                 message: format!(
                     "expert-{expert} has {pairs} pairs, fewer than one global batch of {batch}; use \

@@ -303,3 +303,43 @@ fn the_real_encoder_puts_like_captions_together() {
     assert!(alike(0, 1) > 0.5 && alike(2, 3) > 0.5);
     assert!(alike(0, 2) < 0.3 && alike(1, 3) < 0.3);
 }
+
+#[test]
+fn temporary_real_run() {
+    let mut run = Run::over(&[]);
+    let mut spec = run.spec.clone();
+    spec.spec.clusters.fine = 64;
+    spec.spec.clusters.experts = 4;
+    spec.spec.clusters.balance = 0.1;
+    spec.spec.dataset.max_pixels = clade_core::spec::Count(64_000_000);
+    spec.spec.training.global_batch = 128;
+    spec.spec.training.micro_batch = 64;
+    spec.spec.embedding.encoder = "/work/main/assets/all-minilm-l6-v2".into();
+    run.spec = spec;
+    run.inputs = clade_store::find_inputs("/work/main/data/clipart/train/*.tar").unwrap();
+    clade_model::threads::set_intra_op(1);
+    let plan = run.context(WorkId::job(Stage::Index, 0), 1).plan;
+    for stage in Stage::ALL.into_iter().filter(|stage| *stage <= Stage::Seal) {
+        let started = std::time::Instant::now();
+        let mut total = Counts::new();
+        for part in 0..plan.jobs(stage) {
+            let context = run.context(WorkId::job(stage, part), 1);
+            let counts = match stage {
+                Stage::Embed => super::embed::run(&context, part).unwrap(),
+                Stage::Shard => super::shard::run(&context, part).unwrap(),
+                _ => run.job(stage, part).unwrap(),
+            };
+            for (k, v) in counts { *total.entry(k).or_default() += v; }
+        }
+        eprintln!("{stage}: {:?} {total:?}", started.elapsed());
+    }
+    let context = run.context(WorkId::Model(clade_core::ids::ModelId::Expert(0)), 1);
+    let key = keys::expert_manifest(&run.name(), 0);
+    let (data, digest) = run.wait(run.store.get_manifest::<DataManifest>(&key)).unwrap();
+    let tokens = std::sync::Arc::new(|_: &str| vec![0_i64; 32]);
+    let mut loader = crate::data::loader::Loader::new(&context, clade_core::ids::ModelId::Expert(0), &data, &digest, crate::data::loader::Shape { image_size: 64, tokens, threads: 1 }).unwrap();
+    let started = std::time::Instant::now();
+    let mut masked = 0;
+    for step in 0..20 { masked += loader.batch(step * 128).unwrap().masked.len(); }
+    eprintln!("20 batches of 128: {:?}, masked {masked}", started.elapsed());
+}

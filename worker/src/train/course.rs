@@ -65,17 +65,7 @@ impl Course {
             ..TrainHyper::default()
         };
         let due = spec.due(model, &pairs_of_experts(context, model)?).0;
-        Ok(Self {
-            model,
-            config,
-            hyper,
-            global_batch,
-            from,
-            due,
-            data,
-            data_digest,
-            spec_digest,
-        })
+        Ok(Self { model, config, hyper, global_batch, from, due, data, data_digest, spec_digest })
     }
 
     /// Pairs of this model's stream that so many steps consume, if no batch is refused.

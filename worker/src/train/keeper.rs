@@ -84,7 +84,8 @@ impl Keeper {
 
     /// Adds a line to the metrics.
     pub(super) fn record<T: Serialize>(&mut self, line: &T) {
-        serde_json::to_writer(&mut self.lines, line).expect("a line is plain data, and memory takes it");
+        serde_json::to_writer(&mut self.lines, line)
+            .expect("a line is plain data, and memory takes it");
         self.lines.push(b'\n');
     }
 

@@ -37,7 +37,13 @@ pub(super) struct RefusedLine {
 }
 
 impl StepLine {
-    pub(super) fn new(report: &StepReport, batch: u32, seconds: f64, keys: &[String], epoch: u64) -> Self {
+    pub(super) fn new(
+        report: &StepReport,
+        batch: u32,
+        seconds: f64,
+        keys: &[String],
+        epoch: u64,
+    ) -> Self {
         Self {
             step: report.step,
             loss: report.loss,

@@ -4,7 +4,7 @@
 //! weights drawn from the run's seed. A model that has committed checkpoints never starts over:
 //! if none of them is sound, it fails and says so. Rank 0 chooses, the others take the same.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clade_core::ids::{CheckpointRef, ModelId};
 use clade_core::job::Failure;
@@ -60,7 +60,7 @@ impl Origin {
             ModelId::Seed => {
                 tracing::info!(seed = context.spec.spec.seed, "starting the seed model");
                 let seed = context.spec.spec.seed;
-                let trainer = Trainer::new(&course.config, course.hyper.clone(), seed);
+                let trainer = Trainer::new(&course.config, course.hyper, seed);
                 Ok(Self { trainer, cursor: 0, parent: None })
             }
             ModelId::Dense | ModelId::Expert(_) => {
@@ -111,9 +111,8 @@ impl Origin {
         if context.job.rank > 0
             && let Some(at) = candidates.get(usize::from(told))
         {
-            return Self::take(context, course, at).map_err(|fault| {
-                Failure::Storage { message: format!("{at}: {fault}") }.into()
-            });
+            return Self::take(context, course, at)
+                .map_err(|fault| Failure::Storage { message: format!("{at}: {fault}") }.into());
         }
         let faults = if faults.is_empty() { "see rank 0".to_owned() } else { faults.join("; ") };
         let message = format!(
@@ -160,8 +159,8 @@ impl Origin {
     }
 }
 
-fn load(course: &Course, model: &PathBuf, optimizer: &PathBuf) -> Result<Trainer, Unsound> {
-    Trainer::load(&course.config, course.hyper.clone(), model, optimizer)
+fn load(course: &Course, model: &Path, optimizer: &Path) -> Result<Trainer, Unsound> {
+    Trainer::load(&course.config, course.hyper, model, optimizer)
         .map_err(|error| Unsound::Content(error.to_string()))
 }
 
@@ -180,7 +179,10 @@ fn stream_position(
     if at.model != course.model {
         // The seed model's last: this model's own stream begins here.
         if step != course.from {
-            return wrong(format!("it is at step {step}, but {} starts at {}", course.model, course.from));
+            return wrong(format!(
+                "it is at step {step}, but {} starts at {}",
+                course.model, course.from
+            ));
         }
         return Ok(0);
     }

@@ -28,8 +28,13 @@ impl Drop for Agent {
 
 impl Agent {
     fn start(desk: &Desk, state: &Path) -> Self {
+        Self::start_with(desk, state, &[])
+    }
+
+    fn start_with(desk: &Desk, state: &Path, more: &[&str]) -> Self {
         let child = Command::new(WORKER)
             .args(["agent", "--name", "w0", "--slots", "2", "--exit-with-stdin"])
+            .args(more)
             .arg("--coordinator")
             .arg(format!("http://{}", desk.address))
             .arg("--state")
@@ -81,7 +86,12 @@ async fn exit(session: &mut Session) -> (u64, RankExited, Outcome) {
 /// Starts rank 0 of a gang whose other rank never comes, and waits until it listens.
 ///
 /// Its process id, read from the hello of a second stream.
-async fn waiting_rank(lab: &Lab, desk: &Desk, mut session: Session, fence: &Fence) -> (Session, i32) {
+async fn waiting_rank(
+    lab: &Lab,
+    desk: &Desk,
+    mut session: Session,
+    fence: &Fence,
+) -> (Session, i32) {
     session.order(start(lab, fence, 2)).await;
     let (sequence, report) = session.matter().await;
     let Report::RendezvousPosted(posted) = report else { panic!("{report:?}") };
@@ -193,6 +203,21 @@ async fn a_killed_rank_is_reported_as_crashed_and_its_slot_is_free() {
     session.order(stop(&next, true)).await;
     let (_, exited, outcome) = exit(&mut session).await;
     assert_eq!((exited.fence, outcome), (Some(next), Outcome::Stopped));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rank_that_gives_no_sign_of_life_is_killed_and_reported_as_stalled() {
+    let lab = Lab::new(6, TRAINING).await;
+    lab.make_catalogue();
+    let desk = Desk::open().await;
+    let _agent = Agent::start_with(&desk, &lab.path("w0"), &["--silent-after", "4s"]);
+    let (session, _) = desk.guest(1).await;
+    let (mut session, pid) = waiting_rank(&lab, &desk, session, &fence("seed", 1)).await;
+    kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
+    let (_, _, outcome) = exit(&mut session).await;
+    let Outcome::Failed(Failure::Stalled { seconds, .. }) = outcome else { panic!("{outcome:?}") };
+    assert!(seconds >= 4, "{seconds}");
+    assert!(!is_alive(pid));
 }
 
 #[tokio::test(flavor = "multi_thread")]

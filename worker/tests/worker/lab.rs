@@ -124,9 +124,10 @@ spec:
                 if entry.key.ends_with(".jsonl") {
                     let text = self.store.get(&entry.key).await.unwrap();
                     let text = std::str::from_utf8(&text).unwrap();
-                    lines.extend(text.lines().map(|line| {
-                        serde_json::from_str::<serde_json::Value>(line).unwrap()
-                    }));
+                    lines.extend(
+                        text.lines()
+                            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()),
+                    );
                 }
             }
         }

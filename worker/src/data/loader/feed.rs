@@ -154,7 +154,7 @@ impl Feed {
             Err(error) => {
                 self.tell(draw, row, &error);
                 let pixels = vec![MASKED_PIXEL; 3 * side * side];
-                Ok(Slot { pixels, tokens, masked: None })
+                Ok(Slot { pixels, tokens, masked: Some(error.cause()) })
             }
         }
     }

@@ -5,8 +5,8 @@ use super::document::{Report, RowKind};
 pub(crate) fn of(report: &Report) -> Vec<String> {
     let mut notes = vec![
         "Each row states compute: more pairs trained on or more passes per picture is more compute, \
-         not a better method. A fair pair of rows has the same of both: an expert and the dense \
-         model."
+         not a better method. Rows with the same of both compare fairly: after equal steps, one \
+         expert and the dense model."
             .to_owned(),
         "Mixtures add cosines, weighted, without a logit scale. \"Best expert\" is chosen on the \
          very set it is scored on: a bound for picking one, not a method."
@@ -36,9 +36,11 @@ pub(crate) fn of(report: &Report) -> Vec<String> {
             };
             if routed_by_rule && routed.evenness > 0.99 {
                 notes.push(format!(
-                    "{}: the weights of \"{}\" are even but for a trace, so it is the uniform \
-                     average by another name.",
-                    set.name, row.subject.name
+                    "{}: the weights of \"{}\" are nearly even ({:.1} % of the largest \
+                     entropy), so it is close to the uniform average.",
+                    set.name,
+                    row.subject.name,
+                    routed.evenness * 100.0
                 ));
             }
         }
