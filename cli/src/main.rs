@@ -14,6 +14,7 @@ mod interrupt;
 mod output;
 mod render;
 mod screen;
+mod terminal;
 mod up;
 
 use std::process::ExitCode;

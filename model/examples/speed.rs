@@ -53,7 +53,9 @@ fn train() {
     for (pair, (row, draw)) in tokens.chunks_mut(context).zip(noise(pairs)).enumerate() {
         let length = if pair % 8 == 0 { context } else { 4 + (draw % 10) as usize };
         row[0] = 49_406;
-        for (place, draw) in row[1..length - 1].iter_mut().zip(noise(pair * 31 + 40).skip(pair * 31)) {
+        for (place, draw) in
+            row[1..length - 1].iter_mut().zip(noise(pair * 31 + 40).skip(pair * 31))
+        {
             *place = 256 + (draw % 20_000) as i64;
         }
         row[length - 1] = 49_407;
@@ -82,11 +84,24 @@ fn train() {
 fn captions() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/all-minilm-l6-v2");
     let encoder = SentenceEncoder::load(&dir).unwrap();
-    let words = ["lemon", "svg", "theme", "flag", "of", "france", "computer", "icon", "blue", "star", "gramastar", "animal"];
+    let words = [
+        "lemon",
+        "svg",
+        "theme",
+        "flag",
+        "of",
+        "france",
+        "computer",
+        "icon",
+        "blue",
+        "star",
+        "gramastar",
+        "animal",
+    ];
     let texts: Vec<String> = noise(4000)
         .map(|draw| {
             let count = if draw % 10 == 0 { 40 } else { 2 + draw % 9 };
-            let pick = |i: u64| words[((draw >> (i % 16)) + i) as usize % words.len()];
+            let pick = |i: u64| words[(((draw >> (i % 16)) + i) % 12) as usize];
             (0..count).map(pick).collect::<Vec<_>>().join(" ")
         })
         .collect();
@@ -125,5 +140,9 @@ fn clusters() {
     }
     let start = Instant::now();
     let found = fine(Points::new(&values, width).unwrap(), &FineOptions::default()).unwrap();
-    println!("clusters: {points} points, 64 clusters, {} rounds in {:.1} s", found.iterations, start.elapsed().as_secs_f64());
+    println!(
+        "clusters: {points} points, 64 clusters, {} rounds in {:.1} s",
+        found.iterations,
+        start.elapsed().as_secs_f64()
+    );
 }

@@ -89,7 +89,10 @@ impl AdamW {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "computed in f64, applied in f32 as torch does")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "computed in f64, applied in f32 as torch does"
+)]
 fn factors(options: AdamWOptions, update: u64, learning_rate: f64, decay: f64) -> Factors {
     let AdamWOptions { beta1, beta2, eps, weight_decay: _ } = options;
     let correction = |beta: f64| 1.0 - beta.powf(update as f64);
@@ -106,7 +109,13 @@ fn factors(options: AdamWOptions, update: u64, learning_rate: f64, decay: f64) -
 }
 
 /// Spreads one region over the threads that tensor operations may use.
-fn sweep(params: &mut [f32], grads: &[f32], first: &mut [f32], second: &mut [f32], factors: Factors) {
+fn sweep(
+    params: &mut [f32],
+    grads: &[f32],
+    first: &mut [f32],
+    second: &mut [f32],
+    factors: Factors,
+) {
     let threads = threads::intra_op().min(params.len() / MIN_CHUNK).max(1);
     if threads == 1 {
         return update_chunk(params, grads, first, second, factors);

@@ -31,7 +31,11 @@ const BATCH_POSITIONS: usize = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum SentenceError {
     #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{}: key {key} {why}", path.display())]
     Config { path: PathBuf, key: String, why: String },
     #[error("{} is not a tokenizer: {why}", path.display())]
@@ -56,8 +60,11 @@ impl SentenceEncoder {
         let path = dir.join("config.json");
         let text = fs::read_to_string(&path)
             .map_err(|source| SentenceError::Read { path: path.clone(), source })?;
-        let config = BertConfig::parse(&text)
-            .map_err(|(key, why)| SentenceError::Config { path, key, why })?;
+        let config = BertConfig::parse(&text).map_err(|(key, why)| SentenceError::Config {
+            path,
+            key,
+            why,
+        })?;
 
         let path = dir.join("tokenizer.json");
         let failed = |why: tokenizers::Error| SentenceError::Tokenizer {
@@ -118,7 +125,8 @@ impl SentenceEncoder {
                 count -= 1;
             }
             let (batch, later) = rest.split_at(count);
-            let embedded = self.embed_batch(batch.iter().map(|&row| rows[row].as_slice()).collect());
+            let embedded =
+                self.embed_batch(batch.iter().map(|&row| rows[row].as_slice()).collect());
             let width = self.width;
             for (&row, values) in batch.iter().zip(embedded.chunks_exact(width)) {
                 out[row * width..(row + 1) * width].copy_from_slice(values);

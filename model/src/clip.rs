@@ -8,10 +8,10 @@ use tch::{Kind, Tensor};
 
 use crate::config::{ClipConfig, ModelConfig};
 use crate::flat::{FlatParams, Layout};
+use crate::init;
 use crate::text::TextTower;
 use crate::vision::VisionTower;
 use crate::weights::{self, WeightsError};
-use crate::init;
 
 /// The checkpoint key of the temperature.
 pub const LOGIT_SCALE: &str = "logit_scale";

@@ -196,7 +196,12 @@ fn vision(mut section: Section) -> Result<VisionConfig, ConfigError> {
         mlp_ratio: section.ratio("mlp_ratio", 4.0)?,
     };
     section.divides("head_width", config.head_width, "a divisor of width", config.width)?;
-    section.divides("patch_size", config.patch_size, "a divisor of image_size", config.image_size)?;
+    section.divides(
+        "patch_size",
+        config.patch_size,
+        "a divisor of image_size",
+        config.image_size,
+    )?;
     for (key, neutral) in [
         ("patch_dropout", json!(0.0)),
         ("attentional_pool", json!(false)),

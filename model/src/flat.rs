@@ -94,7 +94,11 @@ impl FlatParams {
         let leaf = |entry: &Entry| {
             let start = i64::try_from(entry.range.start).expect("a buffer fits memory");
             let length = i64::try_from(entry.range.len()).expect("a buffer fits memory");
-            values.narrow(0, start, length).view(entry.shape.as_slice()).detach().set_requires_grad(true)
+            values
+                .narrow(0, start, length)
+                .view(entry.shape.as_slice())
+                .detach()
+                .set_requires_grad(true)
         };
         let leaves = layout.entries.iter().map(leaf).collect();
         Self { layout, values, leaves }

@@ -14,16 +14,24 @@ pub(crate) const FIRST_LOGIT_SCALE: f32 = 2.659_26;
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Draw {
     Constant(f32),
-    Normal { deviation: f64 },
+    Normal {
+        deviation: f64,
+    },
     /// Evenly between `-bound` and `bound`.
-    Uniform { bound: f64 },
+    Uniform {
+        bound: f64,
+    },
 }
 
 /// Draws all parameters of `layout`.
 pub(crate) fn parameters(layout: &Layout, config: &ModelConfig, seed: u64) -> Vec<f32> {
     let mut values = vec![0.0; layout.total()];
     for entry in layout.entries() {
-        fill(&mut values[entry.range.clone()], rule(entry, config), &mut Rng::named(seed, &entry.name));
+        fill(
+            &mut values[entry.range.clone()],
+            rule(entry, config),
+            &mut Rng::named(seed, &entry.name),
+        );
     }
     values
 }
@@ -51,9 +59,9 @@ fn rule(entry: &Entry, config: &ModelConfig) -> Draw {
     let normal = |deviation: f64| Draw::Normal { deviation };
     let uniform = |bound: f64| Draw::Uniform { bound };
     let name = entry.name.strip_prefix("visual.").unwrap_or(&entry.name);
-    let part = name.rsplit_once("resblocks.").map_or(name, |(_, in_block)| {
-        in_block.split_once('.').map_or(in_block, |(_, part)| part)
-    });
+    let part = name
+        .rsplit_once("resblocks.")
+        .map_or(name, |(_, in_block)| in_block.split_once('.').map_or(in_block, |(_, part)| part));
     match part {
         "logit_scale" => Draw::Constant(FIRST_LOGIT_SCALE),
         "token_embedding.weight" => normal(0.02),
@@ -73,8 +81,7 @@ fn rule(entry: &Entry, config: &ModelConfig) -> Draw {
         }
         "mlp.c_fc.bias" => uniform(width.powf(-0.5)),
         "mlp.c_proj.bias" => {
-            let ratio =
-                if in_vision { config.vision.mlp_ratio } else { config.text.mlp_ratio };
+            let ratio = if in_vision { config.vision.mlp_ratio } else { config.text.mlp_ratio };
             uniform((width * ratio).powf(-0.5))
         }
         norm if norm.ends_with(".weight") => Draw::Constant(1.0),

@@ -45,7 +45,7 @@ pub struct Points<'a> {
 impl<'a> Points<'a> {
     /// Takes `values` as rows of `width`, each finite and not nought.
     pub fn new(values: &'a [f32], width: usize) -> Result<Self, ClusterError> {
-        if width == 0 || values.len() % width != 0 {
+        if width == 0 || !values.len().is_multiple_of(width) {
             return Err(ClusterError::Ragged { values: values.len(), width });
         }
         let is_bad = |row: &[f32]| {
@@ -96,12 +96,7 @@ fn dot(one: &[f32], other: &[f32]) -> f32 {
 
 /// Unit means of the points of each cluster, weighted; a cluster without any keeps its centre.
 #[expect(clippy::cast_possible_truncation, reason = "summed in f64, kept in f32")]
-fn means(
-    points: Points<'_>,
-    assignment: &[u32],
-    weights: Option<&[f64]>,
-    centres: &mut [f32],
-) {
+fn means(points: Points<'_>, assignment: &[u32], weights: Option<&[f64]>, centres: &mut [f32]) {
     let width = points.width();
     let mut sums = vec![0.0_f64; centres.len()];
     for (index, (row, &cluster)) in points.rows().zip(assignment).enumerate() {

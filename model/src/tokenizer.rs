@@ -26,13 +26,18 @@ const START_OF_TEXT: u32 = 49_406;
 const END_OF_TEXT: u32 = 49_407;
 
 /// The splits of OpenCLIP's pattern; text is lower-cased before.
-const PATTERN: &str = r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
+const PATTERN: &str =
+    r"(?i)<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+";
 
 /// Why the vocabulary could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
     #[error("cannot read the CLIP vocabulary {}", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{} is not CLIP's vocabulary bpe_simple_vocab_16e6.txt.gz: {why}", path.display())]
     Format { path: PathBuf, why: String },
 }

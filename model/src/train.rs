@@ -282,9 +282,13 @@ impl Trainer {
         let width = usize::try_from(self.model.config().model.text.width).expect("validated");
         let dense = table(self.model.params().layout()).end;
         let square = |values: &[f32]| -> f64 {
-            values.chunks(4096).map(|part| part.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>()).sum()
+            values
+                .chunks(4096)
+                .map(|part| part.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>())
+                .sum()
         };
-        let rows = self.touched.iter().map(|row| square(&self.grads[row * width..(row + 1) * width]));
+        let rows =
+            self.touched.iter().map(|row| square(&self.grads[row * width..(row + 1) * width]));
         (rows.sum::<f64>() + square(&self.grads[dense..])).sqrt()
     }
 

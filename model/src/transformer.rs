@@ -87,7 +87,8 @@ impl Block {
         let qkv = qkv.permute([2, 0, 3, 1, 4]); // [3, batch, heads, tokens, head]
         let (q, k, v) = (qkv.select(0, 0), qkv.select(0, 1), qkv.select(0, 2));
         let mask = None::<Tensor>;
-        let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, is_causal, None, false);
+        let mixed =
+            Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, is_causal, None, false);
         let mixed = mixed.transpose(1, 2).reshape([batch, tokens, width]);
         let x = x + mixed.linear(&self.out_proj_weight, Some(&self.out_proj_bias));
         &x + self.mlp(&self.ln_2.forward(&x))
@@ -146,8 +147,7 @@ impl Transformer {
         quick_gelu: bool,
         is_causal: bool,
     ) -> Self {
-        let block =
-            |i| Block::new(params, &format!("{prefix}.resblocks.{i}"), heads, quick_gelu);
+        let block = |i| Block::new(params, &format!("{prefix}.resblocks.{i}"), heads, quick_gelu);
         Self { blocks: (0..layers).map(block).collect(), is_causal }
     }
 

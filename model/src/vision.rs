@@ -82,7 +82,8 @@ impl VisionTower {
 
     /// Cuts pictures into patches: the convolution's stride is its kernel, so it is one product.
     fn patches(&self, images: &Tensor) -> Tensor {
-        let (batch, channels, size, _) = images.size4().expect("pictures are [batch, 3, size, size]");
+        let (batch, channels, size, _) =
+            images.size4().expect("pictures are [batch, 3, size, size]");
         let (patch, grid) = (self.patch, size / self.patch);
         images
             .view([batch, channels, grid, patch, grid, patch])

@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use safetensors::tensor::{SafeTensorError, SafeTensors, View};
 use safetensors::Dtype;
+use safetensors::tensor::{SafeTensorError, SafeTensors, View};
 
 use crate::config::ConfigError;
 use crate::flat::{Entry, Layout};
@@ -27,13 +27,29 @@ const IGNORED: &[&str] = &["input_resolution", "context_length", "vocab_size"];
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
     #[error("cannot read {}", path.display())]
-    Read { path: PathBuf, #[source] source: io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot write {}", path.display())]
-    Write { path: PathBuf, #[source] source: io::Error },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("{} is not a safetensors file", path.display())]
-    Format { path: PathBuf, #[source] source: SafeTensorError },
+    Format {
+        path: PathBuf,
+        #[source]
+        source: SafeTensorError,
+    },
     #[error("{}: {source}", path.display())]
-    Config { path: PathBuf, #[source] source: ConfigError },
+    Config {
+        path: PathBuf,
+        #[source]
+        source: ConfigError,
+    },
     #[error("{}: tensor {name} is missing", path.display())]
     Missing { path: PathBuf, name: String },
     #[error("{}: tensor {name} does not belong to this model", path.display())]
@@ -62,7 +78,11 @@ pub(crate) fn read_model(path: &Path, layout: &Layout) -> Result<Vec<f32>, Weigh
     file.flat(layout, "")
 }
 
-pub(crate) fn write_model(path: &Path, layout: &Layout, values: &[f32]) -> Result<(), WeightsError> {
+pub(crate) fn write_model(
+    path: &Path,
+    layout: &Layout,
+    values: &[f32],
+) -> Result<(), WeightsError> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     write(path, views(layout, "", values).collect(), metadata)
 }

@@ -63,9 +63,7 @@ pub fn classification(logits: &Tensor, labels: &[u32]) -> Classification {
         let better = row
             .iter()
             .enumerate()
-            .filter(|&(class, &value)| {
-                value > row[label] || (value == row[label] && class < label)
-            })
+            .filter(|&(class, &value)| value > row[label] || (value == row[label] && class < label))
             .count();
         seen[label] += 1;
         top1 += usize::from(better == 0);

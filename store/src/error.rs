@@ -44,11 +44,13 @@ impl StoreError {
         if is_full(&source) {
             return Self::Full { key };
         }
-        match source {
-            object_store::Error::NotFound { .. } => Self::NotFound { key },
-            object_store::Error::AlreadyExists { .. } => Self::AlreadyExists { key },
-            // The backend's list of errors is open; all the others are for people to read.
-            source => Self::Io { key, source: Box::new(source) },
+        // The backend's list of errors is open: all but two are for people to read.
+        if matches!(source, object_store::Error::NotFound { .. }) {
+            Self::NotFound { key }
+        } else if matches!(source, object_store::Error::AlreadyExists { .. }) {
+            Self::AlreadyExists { key }
+        } else {
+            Self::Io { key, source: Box::new(source) }
         }
     }
 
@@ -58,10 +60,10 @@ impl StoreError {
         if is_full(&source) {
             return Self::Full { key };
         }
-        match source.kind() {
-            io::ErrorKind::NotFound => Self::NotFound { key },
-            // Also an open list.
-            _ => Self::Io { key, source: Box::new(source) },
+        if source.kind() == io::ErrorKind::NotFound {
+            Self::NotFound { key }
+        } else {
+            Self::Io { key, source: Box::new(source) }
         }
     }
 

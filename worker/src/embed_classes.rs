@@ -40,8 +40,8 @@ pub struct EmbedClassesArgs {
 pub fn run(args: &EmbedClassesArgs) -> anyhow::Result<()> {
     let EmbedClassesArgs { encoder, classes, templates, out } = args;
     let read = |path: &Path| -> anyhow::Result<Vec<String>> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let lines = lines(&text);
         if lines.is_empty() {
             bail!("{} has no lines; write one name or template per line", path.display());

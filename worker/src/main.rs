@@ -41,11 +41,12 @@ enum Command {
     /// Exit status 0 if it is done or was stopped, 1 if it failed.
     #[command(verbatim_doc_comment)]
     Run {
+        /// The job file.
         job: PathBuf,
-        /// Folder for temporary files; emptied before and after.
-        #[arg(long)]
+        /// Where to put a folder for temporary files [default: the system's].
+        #[arg(long, value_name = "DIR")]
         scratch: Option<PathBuf>,
-        /// Threads of one operation.
+        /// Threads the rank computes with.
         #[arg(long, default_value_t = 1)]
         threads: usize,
     },
@@ -100,9 +101,10 @@ fn main() -> ExitCode {
     match command {
         Command::Agent(arguments) => run_agent(arguments),
         Command::Run { job, scratch, threads } => {
-            let scratch = scratch.unwrap_or_else(|| {
-                std::env::temp_dir().join(format!("clade-rank-{}", std::process::id()))
-            });
+            // A folder of its own: it is emptied before and after.
+            let scratch = scratch
+                .unwrap_or_else(std::env::temp_dir)
+                .join(format!("clade-rank-{}", std::process::id()));
             let outcome = rank::by_hand(&job, rank::Place { scratch, threads });
             print_outcome(&outcome);
             rank::exit_code(&outcome)

@@ -8,9 +8,11 @@ use std::time::Duration;
 use clade_proto::v1::{PartStatus, RunStatus, WorkerStatus};
 use console::Term;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use nix::sys::termios::LocalFlags;
 
 use crate::render::{number, one_line, part, table};
 use crate::screen::Screen;
+use crate::terminal::Without;
 
 const USUAL_SIZE: (u16, u16) = (24, 80);
 /// What the words beside a bar need.
@@ -22,6 +24,8 @@ pub(super) struct BarsView {
     head: ProgressBar,
     rows: Vec<ProgressBar>,
     lost_since: Option<Duration>,
+    /// A `^C` written between the bars would shift them.
+    _no_carets: Option<Without>,
 }
 
 impl BarsView {
@@ -29,7 +33,8 @@ impl BarsView {
         let multi = screen.start_bars();
         let head = multi.add(ProgressBar::new(1));
         head.set_style(style("{wide_msg}"));
-        Self { screen, multi, head, rows: Vec::new(), lost_since: None }
+        let no_carets = Without::habits(LocalFlags::ECHOCTL);
+        Self { screen, multi, head, rows: Vec::new(), lost_since: None, _no_carets: no_carets }
     }
 
     pub(super) fn show(&mut self, run: &RunStatus, workers: &[WorkerStatus], elapsed: Duration) {

@@ -22,15 +22,18 @@ impl BertConfig {
             .map_err(|error| ("(the whole file)".to_owned(), format!("is not JSON: {error}")))?;
         let wrong = |key: &str, why: String| (key.to_owned(), why);
         let size = |key: &str| {
-            let found = root.get(key).and_then(Value::as_u64).and_then(|it| usize::try_from(it).ok());
+            let found =
+                root.get(key).and_then(Value::as_u64).and_then(|it| usize::try_from(it).ok());
             match found {
                 Some(size) if (1..=1 << 24).contains(&size) => Ok(size),
                 Some(_) | None => Err(wrong(key, "must be a positive whole number".to_owned())),
             }
         };
-        for (key, known) in
-            [("model_type", "bert"), ("hidden_act", "gelu"), ("position_embedding_type", "absolute")]
-        {
+        for (key, known) in [
+            ("model_type", "bert"),
+            ("hidden_act", "gelu"),
+            ("position_embedding_type", "absolute"),
+        ] {
             match root.get(key).and_then(Value::as_str) {
                 Some(found) if found != known => {
                     return Err(wrong(key, format!("is {found:?}: only {known:?} is supported")));
@@ -48,7 +51,7 @@ impl BertConfig {
             token_types: size("type_vocab_size")?,
             norm_eps: root.get("layer_norm_eps").and_then(Value::as_f64).unwrap_or(1e-12),
         };
-        if config.width % config.heads != 0 {
+        if !config.width.is_multiple_of(config.heads) {
             let why = format!("is {}, which does not divide {}", config.heads, config.width);
             return Err(wrong("num_attention_heads", why));
         }

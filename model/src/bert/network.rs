@@ -55,18 +55,21 @@ pub(super) struct Network {
 
 impl Network {
     pub(super) fn load(file: &TensorFile<'_>, config: &BertConfig) -> Result<Self, WeightsError> {
-        let prefix = if file.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
+        let prefix =
+            if file.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
         let reader = Reader { file, prefix, eps: config.norm_eps };
         let width = config.width;
-        let types = reader.tensor("embeddings.token_type_embeddings.weight", &[config.token_types, width])?;
-        let positions =
-            reader.tensor("embeddings.position_embeddings.weight", &[config.max_positions, width])?;
+        let types = reader
+            .tensor("embeddings.token_type_embeddings.weight", &[config.token_types, width])?;
+        let positions = reader
+            .tensor("embeddings.position_embeddings.weight", &[config.max_positions, width])?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             layers.push(reader.layer(&format!("encoder.layer.{index}"), config)?);
         }
         Ok(Self {
-            words: reader.tensor("embeddings.word_embeddings.weight", &[config.vocabulary, width])?,
+            words: reader
+                .tensor("embeddings.word_embeddings.weight", &[config.vocabulary, width])?,
             positions: positions + types.narrow(0, 0, 1),
             norm: reader.norm("embeddings.LayerNorm", width)?,
             layers,

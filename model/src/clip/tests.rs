@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use super::*;
 use crate::folder;
 
+type Named = Vec<(String, Tensor)>;
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
@@ -69,7 +71,7 @@ fn a_folder_saved_and_loaded_is_the_same_model() {
 fn a_tensor_that_is_missing_extra_or_misshapen_is_named() {
     let micro = golden("micro").join(folder::WEIGHTS_FILE);
     let config = folder::load(&golden("micro")).unwrap().config().clone();
-    let refused = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+    let refused = |change: &dyn Fn(&mut Named)| {
         let mut tensors = Tensor::read_safetensors(&micro).unwrap();
         change(&mut tensors);
         let dir = tempfile::tempdir().unwrap();

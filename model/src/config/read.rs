@@ -18,7 +18,11 @@ impl Section {
     fn from_value(path: String, value: Value) -> Result<Self, ConfigError> {
         match value {
             Value::Object(rest) => Ok(Self { path, rest }),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
                 let key = if path.is_empty() { "(the whole file)".to_owned() } else { path };
                 Err(ConfigError::BadValue { key, expected: "an object", value })
             }
@@ -40,11 +44,7 @@ impl Section {
         self.rest.remove(key).map(|value| Self::from_value(path, value)).transpose()
     }
 
-    pub(super) fn positive(
-        &mut self,
-        key: &str,
-        default: Option<i64>,
-    ) -> Result<i64, ConfigError> {
+    pub(super) fn positive(&mut self, key: &str, default: Option<i64>) -> Result<i64, ConfigError> {
         let path = self.key(key);
         let Some(value) = self.rest.remove(key) else {
             return default.ok_or(ConfigError::Missing { key: path });
@@ -83,8 +83,11 @@ impl Section {
         let Some(value) = self.rest.remove(key) else { return Ok(default) };
         #[expect(clippy::cast_possible_truncation, reason = "pictures are normalised in f32")]
         let parse = |value: &Value| -> Option<[f32; 3]> {
-            let parts: Vec<f32> =
-                value.as_array()?.iter().map(|it| it.as_f64().map(|it| it as f32)).collect::<Option<_>>()?;
+            let parts: Vec<f32> = value
+                .as_array()?
+                .iter()
+                .map(|it| it.as_f64().map(|it| it as f32))
+                .collect::<Option<_>>()?;
             parts.try_into().ok()
         };
         let expected = "three numbers";

@@ -69,7 +69,8 @@ pub(super) fn assign_within(points: Points<'_>, centres: Points<'_>, capacity: u
             let choice = if next < listed {
                 choices[point * listed + next]
             } else {
-                long_lists[point].get_or_insert_with(|| all_choices(points.row(point), centres))[next]
+                long_lists[point].get_or_insert_with(|| all_choices(points.row(point), centres))
+                    [next]
             };
             asked[point] += 1;
             let holders = &mut held[choice.cluster as usize];
@@ -105,7 +106,9 @@ fn all_choices(row: &[f32], centres: Points<'_>) -> Vec<Choice> {
 /// The best `count` centres by falling similarity, ties by id.
 fn ranked(similarities: &[f32], count: usize, out: &mut Vec<Choice>) {
     out.clear();
-    out.extend((0_u32..).zip(similarities).map(|(cluster, &similarity)| Choice { cluster, similarity }));
+    out.extend(
+        (0_u32..).zip(similarities).map(|(cluster, &similarity)| Choice { cluster, similarity }),
+    );
     let order = |a: &Choice, b: &Choice| {
         b.similarity.total_cmp(&a.similarity).then(a.cluster.cmp(&b.cluster))
     };

@@ -49,7 +49,8 @@ pub fn coarse(
     }
     let even = vec![1.0; centres.len()];
     // A fine cluster without pairs still has a centre, and must weigh something.
-    let weights: Vec<f64> = weights.unwrap_or(&even).iter().map(|weight| weight.max(1e-6)).collect();
+    let weights: Vec<f64> =
+        weights.unwrap_or(&even).iter().map(|weight| weight.max(1e-6)).collect();
     let mut best: Option<(f64, CoarseClusters)> = None;
     for start in 0..STARTS {
         let (score, found) = one_start(centres, &weights, options, start);
@@ -119,7 +120,8 @@ fn place(similarities: &[f32], clusters: usize, weights: &[f64], limit: Option<f
     let mut placed = vec![0; rows.len()];
     for point in points {
         let order = ranked(rows[point]);
-        let has_room = |cluster: &usize| limit.is_none_or(|it| load[*cluster] + weights[point] <= it);
+        let has_room =
+            |cluster: &usize| limit.is_none_or(|it| load[*cluster] + weights[point] <= it);
         let lightest = || (0..clusters).min_by(|&a, &b| load[a].total_cmp(&load[b]));
         let cluster = order.into_iter().find(has_room).or_else(lightest).unwrap_or(0);
         load[cluster] += weights[point];

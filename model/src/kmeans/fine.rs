@@ -66,7 +66,11 @@ pub fn fine(sample: Points<'_>, options: &FineOptions) -> Result<FineClusters, C
     Ok(FineClusters { centres, width, sizes, assignment, iterations, mean_similarity })
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates; bounded below")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates; bounded below"
+)]
 fn capacity(points: usize, clusters: usize, balance: f64) -> usize {
     let mean = points as f64 / clusters as f64;
     let allowed = (mean * (1.0 + balance.max(0.0))) as usize;

@@ -110,15 +110,15 @@ fn every_point_goes_to_its_nearest_centre_and_ties_to_the_lower_id() {
 fn coarse_clusters_group_neighbours_and_none_is_empty() {
     let (values, labels) = blobs(&[16; 4], 0.1, 9);
     let points = Points::new(&values, WIDTH).unwrap();
-    let found = coarse(points, None, &CoarseOptions { seed: 1, ..CoarseOptions::default() }).unwrap();
+    let found =
+        coarse(points, None, &CoarseOptions { seed: 1, ..CoarseOptions::default() }).unwrap();
     for (one, label) in labels.iter().enumerate() {
         for (other, other_label) in labels.iter().enumerate() {
             assert_eq!(found.of_fine[one] == found.of_fine[other], label == other_label);
         }
     }
     let alike = [1.0_f32, 0.0].repeat(9);
-    let found =
-        coarse(Points::new(&alike, 2).unwrap(), None, &CoarseOptions::default()).unwrap();
+    let found = coarse(Points::new(&alike, 2).unwrap(), None, &CoarseOptions::default()).unwrap();
     assert!((0..4).all(|cluster| found.of_fine.contains(&cluster)), "{:?}", found.of_fine);
 }
 
@@ -142,7 +142,10 @@ fn a_coarse_balance_bounds_the_weight_of_an_expert() {
 
 #[test]
 fn bad_points_are_refused() {
-    assert_eq!(Points::new(&[1.0; 5], 2).unwrap_err(), ClusterError::Ragged { values: 5, width: 2 });
+    assert_eq!(
+        Points::new(&[1.0; 5], 2).unwrap_err(),
+        ClusterError::Ragged { values: 5, width: 2 }
+    );
     let error = Points::new(&[1.0, 0.0, f32::NAN, 0.0], 2).unwrap_err();
     assert_eq!(error, ClusterError::BadRow { row: 1 });
     let points = Points::new(&[1.0, 0.0, 0.0, 1.0], 2).unwrap();

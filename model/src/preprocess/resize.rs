@@ -105,7 +105,11 @@ fn place(slack: u32, rng: &mut Rng) -> u32 {
     u32::try_from(rng.below(slack as usize + 1)).expect("below a u32")
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is checked")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and is checked"
+)]
 fn whole(length: f64) -> u32 {
     round_half_even(length) as u32
 }
@@ -125,8 +129,7 @@ fn resize(data: &[u8], width: u32, height: u32, window: &Window, side: u32) -> V
     let window_width = window.width.min(f64::from(width) - window.left);
     let window_height = window.height.min(f64::from(height) - window.top);
     let mut resizer = Resizer::new();
-    let bicubic =
-        ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    let bicubic = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
     let fits = "the window lies within the picture and both are of one pixel type";
     let options = bicubic.crop(window.left, 0.0, window_width, f64::from(height));
     resizer.resize(&source, &mut across, &options).expect(fits);

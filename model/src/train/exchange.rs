@@ -70,7 +70,11 @@ pub(super) fn exchange_features(
         if rank == collective.rank() {
             own_range = start..count;
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ids, checked")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "ids, checked"
+        )]
         touched.extend(tokens.iter().map(|&id| id as usize));
     }
     touched.sort_unstable();

@@ -31,12 +31,8 @@ fn golden_batch(tensors: &[(String, Tensor)]) -> Batch {
 }
 
 fn golden_trainer() -> Trainer {
-    let hyper = TrainHyper {
-        peak_lr: 2e-2,
-        warmup_steps: 4,
-        total_steps: 24,
-        ..TrainHyper::default()
-    };
+    let hyper =
+        TrainHyper { peak_lr: 2e-2, warmup_steps: 4, total_steps: 24, ..TrainHyper::default() };
     Trainer::from_model(folder::load(&golden("micro")).unwrap(), hyper)
 }
 
@@ -61,7 +57,8 @@ fn twenty_steps_equal_those_of_open_clip() {
         let scale = find(&tensors, "logit_scales").double_value(&[step]);
         assert!((report.logit_scale - scale).abs() < 1e-3 * scale, "step {step}");
     }
-    let fell = find(&tensors, "losses").double_value(&[19]) / find(&tensors, "losses").double_value(&[0]);
+    let fell =
+        find(&tensors, "losses").double_value(&[19]) / find(&tensors, "losses").double_value(&[0]);
     assert!(fell < 0.8, "the golden run must learn, or it shows nothing");
 }
 
@@ -114,7 +111,7 @@ impl Collective for Channels {
 
     fn broadcast(&mut self, root: usize, values: &mut [f32]) -> Result<(), CollectiveError> {
         let mut all = Vec::new();
-        self.all_gather(&values.to_vec(), &mut all)?;
+        self.all_gather(values, &mut all)?;
         values.copy_from_slice(&all[root * values.len()..(root + 1) * values.len()]);
         Ok(())
     }
@@ -191,7 +188,8 @@ fn a_pair_that_is_not_valid_might_as_well_not_be_there() {
     let mut masked = batch.clone();
     masked.valid[4] = false;
     masked.valid[5] = false;
-    let (with, without) = (train_on(1, &masked).remove(0), train_on(1, &part(&batch, 0..4)).remove(0));
+    let (with, without) =
+        (train_on(1, &masked).remove(0), train_on(1, &part(&batch, 0..4)).remove(0));
     assert_close(&with.grads, &without.grads);
     assert!((with.reports[2].loss - without.reports[2].loss).abs() < 1e-5);
 }
@@ -213,7 +211,8 @@ fn a_step_that_is_not_finite_is_refused_on_every_rank_and_changes_nothing() {
             let error = trainer.step(&own, &mut rank).unwrap_err();
             assert!(matches!(error, StepError::NotFinite { step: 1, .. }), "{error}");
             assert_eq!(trainer.steps_done(), 1);
-            let same = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+            let same =
+                |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
             assert!(same(trainer.model.params().values(), &broken));
             trainer.model.params_mut().values_mut().copy_from_slice(&sound);
             trainer.step(&own, &mut rank).unwrap().loss
@@ -299,7 +298,6 @@ fn the_tiny_preset_learns_a_batch_by_heart() {
     }
     let pixels = (0..pairs * 3 * 32 * 32).map(noise).collect();
     let batch = Batch { pixels, tokens, valid: vec![true; pairs] };
-    let losses: Vec<f64> =
-        (0..25).map(|_| trainer.step(&batch, &mut Solo).unwrap().loss).collect();
+    let losses: Vec<f64> = (0..25).map(|_| trainer.step(&batch, &mut Solo).unwrap().loss).collect();
     assert!(losses[24] < 0.5 * losses[0], "{losses:?}");
 }

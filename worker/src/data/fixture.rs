@@ -23,7 +23,7 @@ pub(crate) struct Run {
     pub(crate) store: Store,
     pub(crate) spec: RunSpec,
     runtime: Runtime,
-    pub(crate) inputs: Inputs,
+    inputs: Inputs,
 }
 
 /// Remembers the last progress told.

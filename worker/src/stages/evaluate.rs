@@ -54,11 +54,9 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         .into_iter()
         .chain(open_all(&sets.retrieval, SetKind::Retrieval)?)
         .collect::<Vec<_>>();
-    let at = context
-        .job
-        .models
-        .get(&id)
-        .ok_or_else(|| config(format!("the job file names no checkpoint of {id} under `models`")))?;
+    let at = context.job.models.get(&id).ok_or_else(|| {
+        config(format!("the job file names no checkpoint of {id} under `models`"))
+    })?;
     let model = fetch_model(context, at)?;
     let tokenizer = tokenizer(context)?;
 
@@ -146,11 +144,7 @@ fn judge(context: &Context, folder: &Folder, encoded: &Encoded) -> Result<(), Fa
     })
 }
 
-fn write_set(
-    desk: &Desk<'_>,
-    folder: &Folder,
-    encoded: Encoded,
-) -> Result<SetArtefact, Failure> {
+fn write_set(desk: &Desk<'_>, folder: &Folder, encoded: Encoded) -> Result<SetArtefact, Failure> {
     let Encoded { features, texts, pictures, texts_count, unusable, examples, tars } = encoded;
     let stem = format!("{}-{}", folder.kind, folder.index);
     Ok(SetArtefact {
@@ -174,12 +168,9 @@ pub(crate) fn read_part(
     manifest: &EvaluateManifest,
     file: &clade_store::Part,
 ) -> Result<bytes::Bytes, Ending> {
-    let folder =
-        keys::stage_try(&context.job.run, Stage::Evaluate, part, manifest.incarnation);
+    let folder = keys::stage_try(&context.job.run, Stage::Evaluate, part, manifest.incarnation);
     let key = format!("{folder}/{}", file.name);
-    Ok(context
-        .block_on(context.store.get_verified(&key, &file.sha256))
-        .map_err(Failure::from)?)
+    Ok(context.block_on(context.store.get_verified(&key, &file.sha256)).map_err(Failure::from)?)
 }
 
 /// The same, as tensors.

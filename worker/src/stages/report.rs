@@ -133,9 +133,7 @@ fn write(context: &Context, report: Report) -> Result<(Part, Part), Ending> {
         Err(StoreError::AlreadyExists { .. }) => {
             let bytes = context.block_on(context.store.get(&key)).map_err(Failure::from)?;
             match serde_json::from_slice(&bytes) {
-                Ok(earlier) => {
-                    (earlier, part("report.json", &bytes, clade_store::digest(&bytes)))
-                }
+                Ok(earlier) => (earlier, part("report.json", &bytes, clade_store::digest(&bytes))),
                 // Written by other code: no manifest names it, so it may go.
                 Err(_) => {
                     context.block_on(context.store.delete(&key)).map_err(Failure::from)?;

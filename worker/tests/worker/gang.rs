@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use crate::lab::{Lab, outcome};
 
 const TRAINING: &str = "{globalBatch: 8, microBatch: 4, seedSteps: 60, expertSteps: 4, \
-                        learningRate: {peak: 1e-3, warmup: 4}, checkpoint: {every: 1ms}}";
+                        learningRate: {peak: 1e-3, warmup: 4}, checkpoint: {every: 50ms}}";
 
 fn start_all(lab: &Lab, ranks: &[JobFile]) -> Vec<Child> {
     ranks.iter().map(|job| lab.start(job)).collect()
@@ -115,7 +115,7 @@ async fn a_model_with_only_damaged_checkpoints_fails_and_one_with_an_older_good_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gang_of_which_one_rank_is_asked_to_stop_stops_at_one_step_and_saves_it() {
-    let endless = TRAINING.replace("seedSteps: 60", "seedSteps: 1000000").replace("1ms", "1h");
+    let endless = TRAINING.replace("seedSteps: 60", "seedSteps: 1000000").replace("50ms", "1h");
     let lab = Lab::new(12, &endless).await;
     lab.make_catalogue();
     let mut children = start_all(&lab, &lab.gang(&lab.job("seed", 1), 2));
@@ -157,7 +157,7 @@ async fn the_dense_model_continues_the_seeds_steps_on_a_stream_of_its_own() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loss_that_is_not_finite_stops_the_model_with_the_list_of_its_pairs() {
-    let hot = TRAINING.replace("peak: 1e-3, warmup: 4", "peak: 1e38").replace("1ms", "1h");
+    let hot = TRAINING.replace("peak: 1e-3, warmup: 4", "peak: 1e38").replace("50ms", "1h");
     let lab = Lab::new(12, &hot).await;
     lab.make_catalogue();
     let ended = lab.run(&lab.job("seed", 1));

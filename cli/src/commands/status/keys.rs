@@ -1,18 +1,20 @@
 //! Single key presses, without Enter and without echo, while a picture is redrawn.
 
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::termios::{self, LocalFlags, SetArg, Termios};
+use nix::sys::termios::LocalFlags;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::terminal::Without;
 
 /// How soon the reading thread notices that nobody listens any more.
 const LOOK_UP_MS: u16 = 100;
 
 /// Standard input as keys; restored when dropped. Ctrl-C stays a signal.
 pub(super) struct Keys {
-    before: Termios,
+    _quiet: Without,
     quit: CancellationToken,
     _listening: DropGuard,
 }
@@ -20,14 +22,7 @@ pub(super) struct Keys {
 impl Keys {
     /// None if standard input is no terminal.
     pub(super) fn listen() -> Option<Self> {
-        let stdin = io::stdin();
-        if !stdin.is_terminal() {
-            return None;
-        }
-        let before = termios::tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
-        raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO);
-        termios::tcsetattr(&stdin, SetArg::TCSANOW, &raw).ok()?;
+        let quiet = Without::habits(LocalFlags::ICANON | LocalFlags::ECHO)?;
         let quit = CancellationToken::new();
         let listening = CancellationToken::new();
         let (pressed, heard) = (quit.clone(), listening.clone());
@@ -37,7 +32,7 @@ impl Keys {
                 pressed.cancel();
             }
         });
-        Some(Self { before, quit, _listening: listening.drop_guard() })
+        Some(Self { _quiet: quiet, quit, _listening: listening.drop_guard() })
     }
 
     /// Waits for a `q`. Never returns once standard input has ended.
@@ -63,11 +58,4 @@ fn q_is_pressed(listening: &CancellationToken) -> bool {
         }
     }
     false
-}
-
-impl Drop for Keys {
-    fn drop(&mut self) {
-        // A terminal that is gone needs no restoring.
-        let _ = termios::tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before);
-    }
 }

@@ -72,7 +72,8 @@ impl Arrays {
 
     /// Moves every array of `other` in here, its name after `prefix`.
     pub(crate) fn absorb(&mut self, prefix: &str, other: Self) {
-        let named = other.arrays.into_iter().map(|(name, array)| (format!("{prefix}{name}"), array));
+        let named =
+            other.arrays.into_iter().map(|(name, array)| (format!("{prefix}{name}"), array));
         self.arrays.extend(named);
     }
 
@@ -126,7 +127,8 @@ impl Arrays {
 
     /// The file: the same bytes for the same arrays.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        let note = self.note.as_ref().map(|note| HashMap::from([(NOTE.to_owned(), note.to_string())]));
+        let note =
+            self.note.as_ref().map(|note| HashMap::from([(NOTE.to_owned(), note.to_string())]));
         safetensors::serialize(self.arrays.iter(), note)
             .expect("shapes were checked when the arrays were put in")
     }

@@ -172,9 +172,13 @@ impl Fixture {
         fs::create_dir_all(&train).unwrap();
         let pairs = (0..64).flat_map(|index| {
             let class = CLASSES[index % 4];
-            let text = if index % 8 < 4 { format!("a {class}") } else { format!("{class} no {index}") };
+            let text =
+                if index % 8 < 4 { format!("a {class}") } else { format!("{class} no {index}") };
             let key = format!("train-{index:04}");
-            [(format!("{key}.png"), picture(100 + index)), (format!("{key}.txt"), text.into_bytes())]
+            [
+                (format!("{key}.png"), picture(100 + index)),
+                (format!("{key}.txt"), text.into_bytes()),
+            ]
         });
         write_tar(&train.join("0.tar"), &pairs.collect::<Vec<_>>());
         let classes = self.set("classes");
@@ -209,7 +213,9 @@ pub(crate) fn picture(index: usize) -> Vec<u8> {
     let mut random = Random::new(index as u64);
     let colour = COLOURS[index % 4];
     let image = RgbImage::from_fn(40, 36, |_, _| {
-        image::Rgb(colour.map(|value| value.saturating_add(random.below(30) as u8)))
+        image::Rgb(
+            colour.map(|value| value.saturating_add(u8::try_from(random.below(30)).unwrap())),
+        )
     });
     let mut bytes = Cursor::new(Vec::new());
     image.write_to(&mut bytes, ImageFormat::Png).unwrap();

@@ -69,10 +69,9 @@ impl Folder {
                 (read(CLASSES)?, read(TEMPLATES)?)
             }
         };
-        let name = path.file_name().map_or_else(
-            || kind.to_string(),
-            |name| name.to_string_lossy().into_owned(),
-        );
+        let name = path
+            .file_name()
+            .map_or_else(|| kind.to_string(), |name| name.to_string_lossy().into_owned());
         Ok(Self { kind, index, path, name, tars, classes, templates })
     }
 

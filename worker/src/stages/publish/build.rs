@@ -40,7 +40,12 @@ pub(super) fn build(context: &Context, into: &Path) -> Result<Digest, Ending> {
     let arrays = router_file(&report, &router, embeddings)?;
     write(into, "router.safetensors", &arrays.to_bytes())?;
     for (position, set) in evaluations.first().into_iter().flat_map(|first| {
-        first.manifest.sets.iter().enumerate().filter(|(_, set)| set.kind == SetKind::Classification)
+        first
+            .manifest
+            .sets
+            .iter()
+            .enumerate()
+            .filter(|(_, set)| set.kind == SetKind::Classification)
     }) {
         let mut features = Arrays::default();
         for evaluation in &evaluations {
@@ -87,12 +92,8 @@ fn place(model: ModelId) -> String {
 }
 
 fn read_embeddings(context: &Context, manifest: &ReportManifest) -> Result<Arrays, Ending> {
-    let folder = keys::stage_try(
-        &context.job.run,
-        clade_core::ids::Stage::Report,
-        0,
-        manifest.incarnation,
-    );
+    let folder =
+        keys::stage_try(&context.job.run, clade_core::ids::Stage::Report, 0, manifest.incarnation);
     let key = format!("{folder}/{EMBEDDINGS_FILE}");
     let bytes = context
         .block_on(context.store.get_verified(&key, &manifest.embeddings.sha256))

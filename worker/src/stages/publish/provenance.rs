@@ -134,9 +134,8 @@ pub(super) fn gather(
 }
 
 fn data(context: &Context, key: &str) -> Result<Data, Ending> {
-    let (manifest, digest) = context
-        .block_on(context.store.get_manifest::<DataManifest>(key))
-        .map_err(Failure::from)?;
+    let (manifest, digest) =
+        context.block_on(context.store.get_manifest::<DataManifest>(key)).map_err(Failure::from)?;
     let shard = |shard: DataShard| {
         let DataShard { tar, pairs, bytes, sha256, index_sha256, .. } = shard;
         let name = tar.rsplit('/').next().unwrap_or(&tar).to_owned();

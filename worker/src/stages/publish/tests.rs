@@ -6,7 +6,7 @@ use std::process::Command;
 
 use clade_core::ids::{ModelId, Stage};
 use clade_core::routing::{self, Router, Rows, Settings};
-use clade_store::{keys, digest};
+use clade_store::{digest, keys};
 
 use super::*;
 use crate::stages::evaluate::arrays::Arrays;
@@ -139,8 +139,7 @@ fn the_bundles_router_gives_the_reports_weights() {
     let arrays = Arrays::from_bytes(&bytes).unwrap();
     let (centres, of) =
         (arrays.matrix("fine_centres").unwrap(), arrays.indices("fine_to_expert").unwrap());
-    let router =
-        Router::new(Rows::new(&centres.values, centres.width).unwrap(), &of, 2).unwrap();
+    let router = Router::new(Rows::new(&centres.values, centres.width).unwrap(), &of, 2).unwrap();
     let names = arrays.matrix("classification-0.name").unwrap();
     let prompts = arrays.matrix("classification-0.prompts").unwrap();
     let settings = Settings::default();
@@ -226,13 +225,24 @@ fn a_set_that_changed_between_two_models_is_not_reported() {
     assert!(failure.to_string().contains("set classes changed"), "{failure}");
 }
 
+/// An interpreter with numpy and safetensors: `CLADE_PYTHON`, that of `make route-venv`, or the system's.
+fn python() -> Option<PathBuf> {
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv-route/bin/python");
+    let named = std::env::var_os("CLADE_PYTHON").map(PathBuf::from);
+    named.into_iter().chain([made, PathBuf::from("python3")]).find(|python| {
+        let imports = Command::new(python).args(["-c", "import numpy, safetensors"]).output();
+        imports.is_ok_and(|output| output.status.success())
+    })
+}
+
 #[test]
 fn route_py_matches_the_report() {
-    let python = |arguments: &[&str]| Command::new("python3").args(arguments).output();
-    let importable = python(&["-c", "import numpy, safetensors"]);
-    if !importable.is_ok_and(|output| output.status.success()) {
-        return eprintln!("skipped: python3 has no numpy or no safetensors; see `make check-openclip`");
-    }
+    let Some(python) = python() else {
+        return eprintln!(
+            "skipped: no python3 with numpy and safetensors; `make route-venv` makes one"
+        );
+    };
+    let python = |arguments: &[&str]| Command::new(&python).args(arguments).output();
     let Some(fixture) = published() else { return };
     let folder = bundle(&fixture);
     let script = folder.join("route.py");
@@ -244,7 +254,8 @@ fn route_py_matches_the_report() {
             RowKind::Model | RowKind::BestExpert | RowKind::Uniform => continue,
         };
         let output =
-            python(&[&text(&script), &text(&folder), "--rule", rule, "--set", "0", "--json"]).unwrap();
+            python(&[&text(&script), &text(&folder), "--rule", rule, "--set", "0", "--json"])
+                .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let routed = row.routed.as_ref().unwrap();

@@ -154,7 +154,10 @@ mod tests {
         let pair = HeldOut { picture: 0, caption: 0, cluster: 0 };
         let found = by_cluster(&models, &[pair], 2);
         assert!(!found.diagonal[0].wins);
-        assert_eq!((found.diagonal[0].best, found.diagonal[0].margin), (ModelId::Expert(0), Some(0.0)));
+        assert_eq!(
+            (found.diagonal[0].best, found.diagonal[0].margin),
+            (ModelId::Expert(0), Some(0.0))
+        );
     }
 
     #[test]

@@ -6,9 +6,9 @@ use clade_store::DataManifest;
 
 use crate::context::{Context, Ending};
 use crate::data::index;
-use crate::stages::{cluster, commit};
 use crate::stages::evaluate::arrays::Matrix;
 use crate::stages::evaluate::artefact::EvaluateManifest;
+use crate::stages::{cluster, commit};
 
 /// One model's committed evaluation.
 pub(crate) struct Evaluation {
@@ -25,8 +25,7 @@ pub(crate) struct Evaluation {
 pub(crate) fn evaluations(context: &Context) -> Result<Vec<Evaluation>, Ending> {
     let mut found: Vec<Evaluation> = Vec::new();
     for part in 0..context.plan.jobs(Stage::Evaluate) {
-        let (manifest, digest) =
-            commit::read::<EvaluateManifest>(context, Stage::Evaluate, part)?;
+        let (manifest, digest) = commit::read::<EvaluateManifest>(context, Stage::Evaluate, part)?;
         if let Some(first) = found.first()
             && let Some(changed) = changed(&first.manifest, &manifest)
         {
@@ -70,7 +69,11 @@ pub(crate) struct OwnedRouter {
 
 pub(crate) fn router(context: &Context) -> Result<OwnedRouter, Ending> {
     let (router, manifest) = cluster::read_router(context)?;
-    let centres = Matrix { rows: router.fine_to_expert.len(), width: router.width, values: router.fine_centres };
+    let centres = Matrix {
+        rows: router.fine_to_expert.len(),
+        width: router.width,
+        values: router.fine_centres,
+    };
     Ok(OwnedRouter { centres, expert_of: router.fine_to_expert, manifest })
 }
 

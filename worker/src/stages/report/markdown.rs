@@ -43,7 +43,14 @@ fn classification(text: &mut String, set: &ClassificationReport) {
         left_out(&set.unusable)
     );
     let mut table = Table::new(&[
-        "model", "top-1", "± 1σ", "top-5", "balanced", "pairs trained on", "passes", "entropy",
+        "model",
+        "top-1",
+        "± 1σ",
+        "top-5",
+        "balanced",
+        "pairs trained on",
+        "passes",
+        "entropy",
     ]);
     for row in &set.rows {
         table.row([
@@ -72,7 +79,13 @@ fn retrieval(text: &mut String, set: &RetrievalReport) {
         left_out(&set.unusable)
     );
     let mut table = Table::new(&[
-        "model", "image→text R@1", "R@5", "text→image R@1", "R@5", "pairs trained on", "passes",
+        "model",
+        "image→text R@1",
+        "R@5",
+        "text→image R@1",
+        "R@5",
+        "pairs trained on",
+        "passes",
         "entropy",
     ]);
     for row in &set.rows {
@@ -134,7 +147,8 @@ fn by_cluster(text: &mut String, name: &str, table: &ByCluster) {
 
 fn clusters(text: &mut String, clusters: &[ClusterFacts]) {
     text.push_str("\n## Clusters\n\n");
-    let mut table = Table::new(&["cluster", "pairs", "share", "fine clusters", "most telling words"]);
+    let mut table =
+        Table::new(&["cluster", "pairs", "share", "fine clusters", "most telling words"]);
     for cluster in clusters {
         let words: Vec<&str> = cluster.words.iter().map(|it| it.word.as_str()).collect();
         table.row([
@@ -205,7 +219,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -233,8 +247,10 @@ impl Table {
             self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
-        let left: Vec<bool> =
-            self.rows[0].iter().map(|title| title == "model" || title.contains("words") || title == "cluster").collect();
+        let left: Vec<bool> = self.rows[0]
+            .iter()
+            .map(|title| title == "model" || title.contains("words") || title == "cluster")
+            .collect();
         for (index, row) in self.rows.iter().enumerate() {
             for ((cell, &width), &left) in row.iter().zip(&widths).zip(&left) {
                 let _ = if left {
@@ -247,7 +263,11 @@ impl Table {
             if index == 0 {
                 for (&width, &left) in widths.iter().zip(&left) {
                     let dashes = "-".repeat(width);
-                    text.push_str(&if left { format!("|:{dashes}-") } else { format!("|-{dashes}:") });
+                    text.push_str(&if left {
+                        format!("|:{dashes}-")
+                    } else {
+                        format!("|-{dashes}:")
+                    });
                 }
                 text.push_str("|\n");
             }

@@ -186,7 +186,8 @@ mod tests {
     use super::*;
 
     fn features(images: &[[f32; 2]], texts: &[[f32; 2]]) -> Features {
-        let matrix = |rows: &[[f32; 2]]| Matrix { rows: rows.len(), width: 2, values: rows.concat() };
+        let matrix =
+            |rows: &[[f32; 2]]| Matrix { rows: rows.len(), width: 2, values: rows.concat() };
         Features::new(&matrix(images), &matrix(texts))
     }
 

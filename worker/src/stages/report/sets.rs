@@ -34,7 +34,8 @@ pub(crate) fn score(
     facts: &[ModelFacts],
     encoder: &SentenceEncoder,
 ) -> Result<ScoredSets, Ending> {
-    let job = Job { context, evaluations, setting, facts, encoder };
+    let total = evaluations.first().map_or(0, |first| first.manifest.sets.len() as u64);
+    let job = Job { context, evaluations, setting, facts, encoder, total };
     let mut scored = ScoredSets {
         classification: Vec::new(),
         retrieval: Vec::new(),
@@ -42,7 +43,6 @@ pub(crate) fn score(
     };
     let mut notes = Vec::new();
     let Some(first) = evaluations.first() else { return Ok(scored) };
-    let total = first.manifest.sets.len() as u64;
     for (position, set) in first.manifest.sets.iter().enumerate() {
         context.reporter.progress(position as u64, total, None);
         if context.is_stopping() {
@@ -68,6 +68,8 @@ struct Job<'a> {
     setting: &'a Setting<'a>,
     facts: &'a [ModelFacts],
     encoder: &'a SentenceEncoder,
+    /// Number of sets.
+    total: u64,
 }
 
 impl<'a> Job<'a> {
@@ -111,7 +113,7 @@ impl<'a> Job<'a> {
         let CaptionTexts { captions, keys } = self.words(position)?;
         let (models, arrays) = self.features(position, "text_features")?;
         let flat = arrays.indices("pairs").map_err(|error| damaged(set, &error))?;
-        let embedded = self.embed(&captions)?;
+        let embedded = self.embed(position, &captions)?;
         let embedded = rows(&embedded).map_err(super::unroutable)?;
 
         let at = |index: u32| usize::try_from(index).expect("a u32 fits in usize");
@@ -120,7 +122,8 @@ impl<'a> Job<'a> {
             pictures_of: vec![Vec::new(); captions.len()],
         };
         for pair in flat.chunks_exact(2) {
-            let outside = || storage(format!("set {}: a pair names no picture or caption", set.name));
+            let outside =
+                || storage(format!("set {}: a pair names no picture or caption", set.name));
             relation.texts_of.get_mut(at(pair[0])).ok_or_else(outside)?.push(pair[1]);
             relation.pictures_of.get_mut(at(pair[1])).ok_or_else(outside)?.push(pair[0]);
         }
@@ -148,21 +151,13 @@ impl<'a> Job<'a> {
     }
 
     /// Every model's features of one set, and the first model's file for what is the same in all.
-    fn features(
-        &self,
-        position: usize,
-        texts: &str,
-    ) -> Result<(Vec<Scored<'a>>, Arrays), Ending> {
+    fn features(&self, position: usize, texts: &str) -> Result<(Vec<Scored<'a>>, Arrays), Ending> {
         let mut models = Vec::new();
         let mut first = None;
         for (evaluation, facts) in self.evaluations.iter().zip(self.facts) {
             let set = &evaluation.manifest.sets[position];
-            let arrays = read_arrays(
-                self.context,
-                evaluation.part,
-                &evaluation.manifest,
-                &set.features,
-            )?;
+            let arrays =
+                read_arrays(self.context, evaluation.part, &evaluation.manifest, &set.features)?;
             let matrix = |name| arrays.matrix(name).map_err(|error| damaged(set, &error));
             let features = Features::new(&matrix("image_features")?, &matrix(texts)?);
             models.push(Scored { facts, features });
@@ -180,12 +175,14 @@ impl<'a> Job<'a> {
             .map_err(|error| storage(format!("set {}: {error}", set.name)))?)
     }
 
-    fn embed(&self, captions: &[String]) -> Result<Matrix, Ending> {
+    fn embed(&self, position: usize, captions: &[String]) -> Result<Matrix, Ending> {
         let mut values = Vec::new();
         for chunk in captions.chunks(TEXT_BATCH) {
             if self.context.is_stopping() {
                 return Err(Ending::Stopped);
             }
+            // No set is done, but something is: the rank has not stalled.
+            self.context.reporter.progress(position as u64, self.total, None);
             let rows = self.encoder.embed_vec(chunk);
             values.extend(rows.map_err(|error| Failure::Data { message: chain(&error) })?);
         }

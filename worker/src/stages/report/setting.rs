@@ -1,6 +1,6 @@
 //! What routing needs to know of a run.
 
-use clade_core::routing::{Router, Rows, RoutingError, Settings};
+use clade_core::routing::{Router, RoutingError, Rows, Settings};
 use clade_core::spec::{RoutingRule, RunSpec};
 
 use crate::stages::evaluate::arrays::Matrix;

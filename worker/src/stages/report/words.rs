@@ -112,7 +112,8 @@ mod tests {
         }
         counts.add(0, ["sun moon comet"]);
         let words = counts.telling(3);
-        let of = |cluster: usize| words[cluster].iter().map(|it| it.word.as_str()).collect::<Vec<_>>();
+        let of =
+            |cluster: usize| words[cluster].iter().map(|it| it.word.as_str()).collect::<Vec<_>>();
         assert_eq!(of(0), ["red", "star"]);
         assert_eq!(of(1), ["flag", "somewhere"]);
         assert_eq!(words[0][1].pairs, 50, "a word counts once per pair");
