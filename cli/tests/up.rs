@@ -33,7 +33,12 @@ static PROGRAMS: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
         "#!/bin/sh\nCLADE_TEST_LISTEN=$2 exec {} --exact --nocapture plays_a_coordinator_if_asked_to\n",
         me.display()
     );
-    let worker = format!("#!/bin/sh\necho $$ > \"${FOLDER}/$5.pid\"\nexec cat\n");
+    // A rank that outlives its agent by far, if the folder says so.
+    let rank = format!("setsid sleep 1000 & echo $! > \"${FOLDER}/rank.pid\"");
+    let worker = format!(
+        "#!/bin/sh\n[ -e \"${FOLDER}/hardy\" ] && {{ {rank}; }}\n\
+         echo $$ > \"${FOLDER}/$5.pid\"\nexec cat\n"
+    );
     for (name, script) in [("clade-coordinator", coordinator), ("clade-worker", worker)] {
         let path = folder.path().join(name);
         fs::write(&path, script).unwrap();
@@ -236,6 +241,21 @@ fn ctrl_c_stops_everything_and_says_how_to_go_on() {
         assert!(stderr.lines().last().unwrap().ends_with(go_on), "{stderr}");
         assert!(all.iter().all(|pid| is_dead(*pid)));
     }
+}
+
+#[test]
+fn a_rank_that_outlives_its_agent_does_not_outlive_the_whole() {
+    let up = Up::start(&["hardy"], &["--workers", "1"]);
+    let first = up.pid("w0", None);
+    let orphan = up.pid("rank", None);
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    up.pid("w0", Some(first));
+    let second = up.pid("rank", Some(orphan));
+    assert!(!is_dead(orphan) && !is_dead(second));
+    up.signal(Signal::SIGINT);
+    let Ended { code, stderr, .. } = up.end();
+    assert_eq!(code, Some(130), "{stderr}");
+    assert!(is_dead(orphan) && is_dead(second));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const FEW_CLASSES: usize = 10;
 /// The paper divides λ by ln |L| for more classes than this; the code counts classes from here.
 const MANY_CLASSES: usize = 200;
 /// The offset in exp(½ − √|L|).
-const FEW_OFFSET: f64 = 0.6;
+const FEW_OFFSET: f64 = 0.5;
 /// The code's sharpness is this times log₁₀ max(10, |L| − 200).
 const CODE_SHARPNESS: f64 = 5.0;
 /// The code's smallest |L| − 200, so that its sharpness is never below `CODE_SHARPNESS`.

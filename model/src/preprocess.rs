@@ -1,7 +1,7 @@
 //! Pictures from bytes to the pixels a model sees. Pure functions without tensors, for any thread.
 //!
 //! The header is judged before anything is decoded, so a picture of 600 megapixels costs nothing.
-//! Alpha is composited on white; 16-bit channels keep their upper 8 bits. A JPEG that ends before
+//! Alpha is composited on white; 16-bit channels are rounded to 8 bits. A JPEG that ends before
 //! its end marker is unreadable, never half grey.
 //!
 //! Pixels equal Pillow's as torchvision calls it: bicubic with antialias, shortest side, centre crop.

@@ -25,6 +25,12 @@ pub(super) async fn run(coordinator: &Coordinator, args: args::Report) -> anyhow
 /// Prints the report, and where it and the bundle are.
 pub(crate) async fn print_report(coordinator: &Coordinator, run: &str) -> anyhow::Result<()> {
     let GetReportResponse { markdown, json: _, report, bundle } = coordinator.report(run).await?;
-    output::print(&format!("{}\n\nreport: {report}\nbundle: {bundle}", markdown.trim_end()))?;
+    let mut text = format!("{}\n\n", markdown.trim_end());
+    for (label, place) in [("report", report), ("bundle", bundle)] {
+        if !place.is_empty() {
+            text += &format!("{label}: {place}\n");
+        }
+    }
+    output::print(&text)?;
     Ok(())
 }

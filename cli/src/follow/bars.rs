@@ -49,7 +49,7 @@ impl BarsView {
         }
         self.head.set_message(head + &workers_in_short(workers));
         let width = shown.iter().map(|it| it.name.chars().count()).max().unwrap_or(0);
-        self.lay_out(shown.len(), width, columns.saturating_sub(WORDS_WIDTH).clamp(8, 24));
+        self.lay_out(shown.len(), width, columns.saturating_sub(WORDS_WIDTH).clamp(8, 16));
         for (row, it) in self.rows.iter().zip(shown) {
             row.set_prefix(one_line(&it.name));
             row.set_length(it.total.max(1));

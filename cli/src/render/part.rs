@@ -31,10 +31,16 @@ pub(crate) fn eta(part: &PartStatus) -> String {
 pub(crate) fn why(part: &PartStatus) -> String {
     let mut pieces = Vec::new();
     let reason = one_line(&part.reason);
-    if !reason.is_empty() {
-        pieces.push(reason);
-    } else if !part.ranks.is_empty() {
+    // A stage's reason is that of one of its jobs; its seats are those of all.
+    let (place, rest) = match reason.strip_prefix("on ") {
+        Some(text) => (true, text.split_once("; ").map_or("", |(_, rest)| rest)),
+        None => (reason.is_empty(), reason.as_str()),
+    };
+    if place && !part.ranks.is_empty() {
         pieces.push(seats(&part.ranks));
+    }
+    if !rest.is_empty() {
+        pieces.push(rest.to_owned());
     }
     if !is_over(part) && part.committed_step > 0 {
         pieces.push(format!("saved at step {}", part.committed_step));
@@ -119,7 +125,7 @@ mod tests {
             sample::status().runs[0].parts.iter().map(|part| plain_line(part) + "\n").collect();
         expect![[r#"
             index: done, 12/12 jobs (21,793 pairs, 3 unusable.truncatedImage)
-            embed: running, 8/12 jobs, 25.2/min, eta 10s (on w1:0)
+            embed: running, 8/12 jobs, 25.2/min, eta 10s (on w1:0, w2:0; restarted after: worker w9 was lost)
             cluster: waiting, 0/1 jobs (waits for embed)
             seed: running, 144/288 steps, 3.2/s, eta 45s, loss 3.214 (on w0:0; saved at step 120; 1 restart)
             dense: backoff, 310/432 steps, loss 2.900 (rank 0 crashed: killed by signal 9; starts again in 4 s; saved at step 300; 4 restarts)
@@ -136,7 +142,7 @@ mod tests {
             .collect();
         expect![[r#"
             index     [bar] done      12/12 jobs            -      -              21,793 pairs, 3 unusable.truncatedImage
-            embed     [bar] running   8/12 jobs      25.2/min    10s              on w1:0
+            embed     [bar] running   8/12 jobs      25.2/min    10s              on w1:0, w2:0; restarted after: worker w9 was lost
             cluster   [bar] waiting   0/1 jobs              -      -              waits for embed
             seed      [bar] running   144/288 steps     3.2/s    45s  loss 3.214  on w0:0; saved at step 120; 1 restart
             dense     [bar] backoff   310/432 steps         -      -  loss 2.900  rank 0 crashed: killed by signal 9; starts again in 4 s; saved at step 300; 4 restarts

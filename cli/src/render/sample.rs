@@ -31,7 +31,11 @@ pub(crate) fn status() -> GetStatusResponse {
         PartStatus {
             rate: 0.42,
             eta_seconds: 9.5,
-            ranks: vec![RankStatus { work: "embed.3".to_owned(), ..seat("w1", 0, 4_243) }],
+            reason: "on w1:0; restarted after: worker w9 was lost".to_owned(),
+            ranks: vec![
+                RankStatus { work: "embed.3".to_owned(), ..seat("w1", 0, 4_243) },
+                RankStatus { work: "embed.4".to_owned(), ..seat("w2", 0, 4_244) },
+            ],
             ..part("embed", "running", 8, 12, "jobs")
         },
         PartStatus {

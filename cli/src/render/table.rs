@@ -29,7 +29,7 @@ pub(crate) fn headline(run: &RunStatus, elapsed_seconds: f64) -> String {
         one_line(&run.phase),
         number::duration(elapsed_seconds)
     );
-    if run.ended_ms == 0 && run.eta_seconds >= 0.0 {
+    if run.ended_ms == 0 && run.eta_seconds > 0.0 {
         line += &format!("  eta {}", number::duration(run.eta_seconds));
     }
     line
@@ -115,7 +115,8 @@ mod tests {
             clipart  active  elapsed 3m12s  eta 4m10s
             NAME      PHASE    PROGRESS       RATE      ETA  LOSS   WHY
             index     done     12/12 jobs     -         -    -      21,793 pairs, 3 unusable.truncatedImage
-            embed     running  8/12 jobs      25.2/min  10s  -      on w1:0
+            embed     running  8/12 jobs      25.2/min  10s  -      on w1:0, w2:0; restarted after: worker w9
+                                                                    was lost
             cluster   waiting  0/1 jobs       -         -    -      waits for embed
             seed      running  144/288 steps  3.2/s     45s  3.214  on w0:0; saved at step 120; 1 restart
             dense     backoff  310/432 steps  -         -    2.900  rank 0 crashed: killed by signal 9; starts

@@ -121,6 +121,8 @@ fn start(spec: &ChildSpec, kin: &Kin) -> std::io::Result<Life> {
         .stdin(Stdio::piped())
         .stdout(log.try_clone()?)
         .stderr(log)
+        // Its output goes to a file, and its last words into a sentence.
+        .env("NO_COLOR", "1")
         // A group of its own: the terminal's Ctrl-C is for `clade up` alone.
         .process_group(0);
     let mut kin = kin.lock();

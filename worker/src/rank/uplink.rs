@@ -183,11 +183,9 @@ fn write(mut voice: Voice, queued: &Receiver<FromRank>, units: &AtomicU64) {
 
 fn tell_person(message: &FromRank) {
     match message {
-        FromRank::Alive { .. } | FromRank::Outcome(_) => (),
+        // The outcome is printed, and whoever wrote a checkpoint has logged it.
+        FromRank::Alive { .. } | FromRank::Outcome(_) | FromRank::Checkpoint { .. } => (),
         FromRank::Rendezvous(address) => tracing::info!(address, "listening for the gang"),
-        FromRank::Checkpoint { step, manifest } => {
-            tracing::info!(%step, %manifest, "wrote a checkpoint");
-        }
         FromRank::Progress { done, total, rate, loss } => match loss {
             Some(loss) => tracing::info!("{done} of {total}, {rate:.1}/s, loss {loss:.4}"),
             None => tracing::info!("{done} of {total}, {rate:.1}/s"),
