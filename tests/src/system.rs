@@ -150,7 +150,7 @@ impl System {
     /// The processes of ranks of `work` (`expert-1`) that run here.
     pub fn ranks(&self, work: &str) -> anyhow::Result<Vec<i32>> {
         let all = self.processes()?.into_iter();
-        let is_rank = |line: &str| line.contains(" rank ") && line.contains(&format!("/{work}"));
+        let is_rank = |line: &str| line.contains(" rank ") && line.contains(&format!("-{work}-"));
         Ok(all.filter(|(_, line)| is_rank(line)).map(|(pid, _)| pid).collect())
     }
 

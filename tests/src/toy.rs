@@ -87,7 +87,7 @@ impl Tar {
 /// Among the training pairs are a truncated picture and one without a caption.
 pub fn write(folder: &Path, tars: u32, pairs_per_tar: u32, seed: u64) -> anyhow::Result<()> {
     let mut random = Random::new(seed);
-    let mut draw = |random: &mut Random| {
+    let draw = |random: &mut Random| {
         let topic = &TOPICS[usize::try_from(random.below(4)).expect("below 4")];
         let (colour, rgb) = COLOURS[usize::try_from(random.below(6)).expect("below 6")];
         let phrase = topic.phrases[usize::try_from(random.below(4)).expect("below 4")];
