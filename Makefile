@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip route-venv
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -30,9 +30,20 @@ build: setup ## Build every program, optimised
 demo: setup pictures build ## Run the whole job on this machine; FRESH=1 starts over
 	@exec target/release/clade up -f deploy/demo/run.yaml $(if $(filter 1,$(FRESH)),--fresh)
 
-test: setup ## Run every test
+# `--show-output` also prints what passing tests say, which is where `skipped: why` stands.
+test: setup route-venv ## Run every test; what this machine lacks is printed as `skipped: why`
 	@exec $(CARGO) build --workspace --bins
-	@exec $(CARGO) test --workspace
+	@exec $(CARGO) test --workspace -- --show-output
+
+check-openclip: ## Compare the bundle's models with open_clip itself (PyTorch, about 6 GB; BUNDLE=folder)
+	@exec deploy/check-openclip/run.sh $(BUNDLE)
+
+route-venv: .venv-route/.complete ## Make a small Python environment in which tests run route.py (once)
+
+.venv-route/.complete: deploy/bundle/requirements.txt
+	@python3 -m venv .venv-route
+	@.venv-route/bin/pip install --quiet -r deploy/bundle/requirements.txt
+	@cp deploy/bundle/requirements.txt $@
 
 verify: setup ## Check formatting, lints, docs and tests; writes nothing but target/
 	@exec $(CARGO) fmt --all --check

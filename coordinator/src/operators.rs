@@ -235,9 +235,8 @@ async fn places((run, store): &(RunName, Store)) -> (String, String) {
         store.local_path(key).map_or_else(|| key.to_owned(), |path| path.display().to_string())
     };
     let pointer = store.get(&keys::bundle_pointer(run)).await.ok();
-    let digest = pointer
+    let bundle = pointer
         .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
-        .and_then(|pointer| pointer.get("digest")?.as_str()?.parse().ok());
-    let bundle = digest.map(|digest| show(&keys::bundle(run, &digest)));
+        .and_then(|pointer| Some(show(pointer.get("key")?.as_str()?)));
     (bundle.unwrap_or_default(), show(&keys::report_md(run)))
 }

@@ -131,9 +131,32 @@ pub struct Gang {
     /// `seats[rank]`; always a whole gang.
     pub seats: Vec<Seat>,
     /// Ranks that are gone; their seats are free.
+    #[serde(with = "exits")]
     pub exited: BTreeMap<u32, Outcome>,
     /// Where rank 0 listens, once it has said so.
     pub rendezvous: Option<String>,
+}
+
+/// Writes a map with number keys as a list: inside a tagged enum its keys would come back as text.
+mod exits {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::job::Outcome;
+
+    pub(super) fn serialize<S: Serializer>(
+        exited: &BTreeMap<u32, Outcome>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(exited)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<u32, Outcome>, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// Why a gang was told to stop.

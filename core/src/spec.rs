@@ -358,6 +358,7 @@ impl RunSpec {
         let absolute = |path: &mut String| {
             let plain = path.strip_prefix("file:").unwrap_or(path);
             if !plain.starts_with('/') && !plain.contains("://") {
+                let plain = plain.strip_prefix("./").unwrap_or(plain);
                 *path = format!("{}/{plain}", base.trim_end_matches('/'));
             }
         };

@@ -9,7 +9,7 @@ use clade_tests::system::{System, kill_now, up_to_the_end, wait_for};
 use clade_tests::{records, toy};
 
 const GANGS: &str = "{seed: {ranks: 2}, expert: {ranks: 1, restarts: 5, backoff: {from: 200ms, to: 1s}, grace: 10s}}";
-const STEPS: (u32, u32) = (60, 60);
+const STEPS: (u32, u32) = (60, 200);
 const MODELS: [&str; 4] = ["seed", "dense", "expert-0", "expert-1"];
 
 /// A folder for one system: kept when the test fails, so that its logs can be read.

@@ -353,3 +353,51 @@ fn only_the_newest_checkpoints_are_kept() {
     "#]]);
     assert_eq!(script.work("expert-0").committed_step(), Step(330));
 }
+
+#[test]
+fn every_phase_and_outcome_is_read_back_as_it_was_saved() {
+    let gang = Gang {
+        seats: vec![Seat { worker: WorkerId("w1".into()), slot: 0 }; 3],
+        exited: [(0, done()), (1, crashed(1)), (2, Outcome::Stopped)].into(),
+        rendezvous: Some("127.0.0.1:1".into()),
+    };
+    let failure = Failure::WorkerLost { worker: "w1".into() };
+    let counts: BTreeMap<String, u64> = [("pairs".into(), 3)].into();
+    let phases = [
+        Phase::Waiting,
+        Phase::Backoff { until: Millis(5) },
+        Phase::Running(gang.clone()),
+        Phase::Stopping { gang: gang.clone(), cause: Stop::RankGone },
+        Phase::Stopping { gang, cause: Stop::RunStopping },
+        Phase::Inspecting { verdict: Verdict::Done { counts: counts.clone() } },
+        Phase::Inspecting { verdict: Verdict::Stopped },
+        Phase::Inspecting { verdict: Verdict::Failed { failure: failure.clone() } },
+        Phase::Done,
+        Phase::Failed { failure: failure.clone() },
+    ];
+    for phase in phases {
+        let work = Work {
+            phase,
+            last_failure: Some(failure.clone()),
+            committed: vec![checkpoint(ModelId::Seed, 1, 2)],
+            counts: counts.clone(),
+            ..Work::new()
+        };
+        let json = serde_json::to_string(&work).unwrap();
+        assert_eq!(serde_json::from_str::<Work>(&json).unwrap(), work, "{json}");
+    }
+    let run_phases = [
+        RunPhase::Active,
+        RunPhase::Stopping { then: StopFor::Cancel },
+        RunPhase::Stopping {
+            then: StopFor::Failure { work: WorkId::job(Stage::Index, 1), failure: failure.clone() },
+        },
+        RunPhase::Finished,
+        RunPhase::Failed { work: WorkId::Model(ModelId::Seed), failure },
+        RunPhase::Cancelled,
+    ];
+    for phase in run_phases {
+        let json = serde_json::to_string(&phase).unwrap();
+        assert_eq!(serde_json::from_str::<RunPhase>(&json).unwrap(), phase, "{json}");
+    }
+}

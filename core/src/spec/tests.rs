@@ -104,7 +104,7 @@ fn relative_paths_become_absolute_and_absolute_ones_stay() {
     let mut spec = RunSpec::parse(DEMO).unwrap();
     spec.resolve("/home/me");
     spec.resolve("/elsewhere");
-    assert_eq!(spec.spec.store, "file:///home/me/./clade-data");
+    assert_eq!(spec.spec.store, "file:///home/me/clade-data");
     assert_eq!(spec.spec.dataset.shards, "/home/me/data/clipart/train/*.tar");
 }
 
