@@ -191,7 +191,7 @@ impl Task {
                 }
             }
             Command::Apply { spec, tars, reply } => {
-                let effect = self.apply(*spec, tars)?;
+                let effect = self.apply(spec, tars)?;
                 reply.send(effect).ok();
             }
             Command::Find { run, reply } => {
@@ -217,12 +217,12 @@ impl Task {
 
     fn apply(
         &mut self,
-        spec: RunSpec,
+        spec: Box<RunSpec>,
         tars: u32,
     ) -> anyhow::Result<Result<v1::ApplyEffect, Status>> {
         let effect = match self.state.runs.get(spec.name()) {
             None => v1::ApplyEffect::Created,
-            Some(run) if run.head.spec != spec => {
+            Some(run) if run.head.spec != *spec => {
                 return Ok(Err(outside::other_document(spec.name())));
             }
             Some(run) => match run.head.phase {

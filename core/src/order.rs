@@ -1,6 +1,6 @@
 //! The order of data: which pairs make up which step, for any number of ranks.
 //!
-//! A pure function of (seed, model, epoch, manifest digest) and of nothing else, so a model
+//! A pure function of (seed, model, epoch, digest of the data) and of nothing else, so a model
 //! resumed anywhere, at any width, reads on exactly where it stood; the cursor is one integer,
 //! the number of pairs consumed so far. Changing anything here is a format change: the golden
 //! file in the tests says so.
@@ -42,10 +42,10 @@ pub struct Order {
 impl Order {
     /// Prepares the stream of `model` over shards of the given numbers of pairs.
     ///
-    /// `manifest` is the digest of the data manifest the shards are listed in.
-    pub fn new(seed: u64, model: ModelId, manifest: &Digest, shards: Vec<u32>) -> Self {
+    /// `data` is the digest of what the shards hold, not of where they lie.
+    pub fn new(seed: u64, model: ModelId, data: &Digest, shards: Vec<u32>) -> Self {
         let mut name = model.to_string().into_bytes();
-        name.extend_from_slice(&manifest.0);
+        name.extend_from_slice(&data.0);
         let key = xxh3_64_with_seed(&name, seed);
         let pairs = shards.iter().copied().map(u64::from).sum();
         Self { key, shards, pairs, epoch: None }
@@ -169,12 +169,7 @@ impl Random {
 
     /// Uniform in `0..below`.
     pub const fn below(&mut self, below: u64) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the product's upper half is below u64"
-        )]
-        let scaled = ((self.next() as u128 * below as u128) >> 64) as u64;
-        scaled
+        ((self.next() as u128 * below as u128) >> 64) as u64
     }
 
     /// Fisher and Yates' shuffle.

@@ -6,12 +6,6 @@ pub mod convert;
 
 /// The generated messages and services of `clade.v1`.
 pub mod v1 {
-    #![expect(
-        clippy::all,
-        clippy::clone_on_ref_ptr,
-        clippy::wildcard_enum_match_arm,
-        unused_qualifications,
-        reason = "generated"
-    )]
+    #![expect(clippy::all, clippy::clone_on_ref_ptr, unused_qualifications, reason = "generated")]
     tonic::include_proto!("clade.v1");
 }

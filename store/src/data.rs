@@ -1,7 +1,8 @@
 //! What a model trains on: the list of its shards.
 //!
 //! The catalogue (seed and dense model) and each expert's shards have the same form. The order of
-//! data is drawn from a manifest's digest, so a manifest never changes once a model has read it.
+//! data is drawn from the digest of a manifest's content: what the pairs are, not where they lie, so
+//! that a dataset that was moved, or a stage that was tried twice, gives the same order.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +24,18 @@ pub struct DataManifest {
     pub counts: BTreeMap<String, u64>,
 }
 
+impl DataManifest {
+    /// Digest of the pairs in their order, wherever their tars and indexes lie.
+    pub fn content(&self) -> Digest {
+        let mut all = Vec::with_capacity(self.shards.len() * 36);
+        for shard in &self.shards {
+            all.extend_from_slice(&shard.pairs.to_le_bytes());
+            all.extend_from_slice(&shard.index_sha256.0);
+        }
+        crate::digest(&all)
+    }
+}
+
 /// One tar of pairs and its index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,4 +52,35 @@ pub struct DataShard {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
     pub index_sha256: Digest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(tar: &str, index: u8) -> DataManifest {
+        let shard = DataShard {
+            tar: tar.to_owned(),
+            in_store: false,
+            index: format!("{tar}.parquet"),
+            pairs: 3,
+            bytes: 9,
+            sha256: None,
+            index_sha256: Digest([index; 32]),
+        };
+        DataManifest {
+            pairs: 3,
+            shards: vec![shard],
+            inputs: vec![],
+            seed: 7,
+            code_version: "0".to_owned(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn content_is_what_the_pairs_are_and_not_where_they_lie() {
+        assert_eq!(manifest("/a/0.tar", 1).content(), manifest("/b/0.tar", 1).content());
+        assert_ne!(manifest("/a/0.tar", 1).content(), manifest("/a/0.tar", 2).content());
+    }
 }

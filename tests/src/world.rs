@@ -74,7 +74,7 @@ impl World {
             slots,
         };
         world.event(Event::TookLead { term: Term(1) });
-        world.event(Event::Applied { spec, tars });
+        world.event(Event::Applied { spec: Box::new(spec), tars });
         for _ in 0..agents {
             world.new_agent();
         }
@@ -186,6 +186,7 @@ impl World {
             let term = self.state.term.next();
             self.agents.iter_mut().for_each(|agent| agent.is_attached = false);
             self.pending.retain(|(_, it)| matches!(it, Pending::Successor));
+            self.reload();
             self.event(Event::TookLead { term });
         }
         let mut at = 0;
@@ -212,6 +213,17 @@ impl World {
             self.agents[at].kill_ranks(|| random.unit() < share);
             self.random = random;
             at += 1;
+        }
+    }
+
+    /// A new leader knows what was saved, and nothing else.
+    fn reload(&mut self) {
+        for run in self.state.runs.values_mut() {
+            for (id, work) in &mut run.works {
+                let json = serde_json::to_string(work).expect("a work can be saved");
+                *work = serde_json::from_str(&json)
+                    .unwrap_or_else(|error| panic!("{id} cannot be read back: {error}: {json}"));
+            }
         }
     }
 

@@ -13,6 +13,7 @@ fn what_was_saved_is_read_back_and_every_open_counts_the_term_up() {
     let folder = tempfile::tempdir().unwrap();
     let document = include_str!("../../../deploy/demo/run.yaml");
     let spec = clade_core::spec::RunSpec::parse(document).unwrap();
+    let spec = Box::new(spec);
     let saved = {
         let db = Db::open(folder.path()).unwrap();
         let (mut state, term) = db.take_lead().unwrap();

@@ -194,9 +194,9 @@ proptest! {
                 rule(&router, rows(&classes), &Settings::default()).unwrap().weights
             };
             let (before, after) = (weights(&own), weights(&turned));
-            for expert in 0..4 {
+            for (expert, weight) in before.iter().enumerate() {
                 let moved = (expert + turn as usize) % 4;
-                prop_assert!((before[expert] - after[moved]).abs() < 1e-12);
+                prop_assert!((weight - after[moved]).abs() < 1e-12);
             }
         }
     }

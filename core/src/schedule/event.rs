@@ -15,7 +15,7 @@ pub enum Event {
     },
     /// A run document was accepted; `tars` input tars were found.
     Applied {
-        spec: RunSpec,
+        spec: Box<RunSpec>,
         tars: u32,
     },
     CancelRequested {

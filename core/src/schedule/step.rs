@@ -40,7 +40,7 @@ impl Stepper<'_> {
     fn apply(&mut self, event: Event) {
         match event {
             Event::TookLead { term } => self.took_lead(term),
-            Event::Applied { spec, tars } => self.applied(spec, tars),
+            Event::Applied { spec, tars } => self.applied(*spec, tars),
             Event::CancelRequested { run } => self.stop_run(&run, StopFor::Cancel),
             Event::WorkerAttached { worker, host, pid, slots, ranks } => {
                 self.attached(worker, Worker { host, pid, slots, lost_at: None }, &ranks);

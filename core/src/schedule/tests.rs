@@ -33,7 +33,7 @@ impl Script {
     /// A run whose stages are done and whose seed is trained, with workers `w1` and `w2` of one slot.
     fn trained_seed() -> Self {
         let mut script = Self::new();
-        script.event(Event::Applied { spec: spec(), tars: 1 });
+        script.event(Event::Applied { spec: Box::new(spec()), tars: 1 });
         let run = script.state.runs.values_mut().next().unwrap();
         for (id, work) in &mut run.works {
             match id {
@@ -243,7 +243,7 @@ fn a_model_without_progress_is_given_up_after_its_budget_and_the_other_goes_on()
     assert!(matches!(run.head.phase, RunPhase::Failed { .. }), "{:?}", run.head.phase);
     // Applying the same document takes it up again.
     script.told.clear();
-    script.event(Event::Applied { spec: spec(), tars: 0 });
+    script.event(Event::Applied { spec: Box::new(spec()), tars: 0 });
     script.check(&expect![[r#"
         start clipart/expert-0#3 rank 0 on w1:0 from seed gang-1 step-288
         start clipart/expert-0#3 rank 1 on w2:0 from seed gang-1 step-288
@@ -253,7 +253,7 @@ fn a_model_without_progress_is_given_up_after_its_budget_and_the_other_goes_on()
 #[test]
 fn bad_data_stops_the_run_at_once_and_burns_no_restart() {
     let mut script = Script::new();
-    script.event(Event::Applied { spec: spec(), tars: 1 });
+    script.event(Event::Applied { spec: Box::new(spec()), tars: 1 });
     script.join("w1");
     let failure = Failure::Data { message: "7 of 9 pairs are unusable".into() };
     script.exit("index.0#1", 0, Outcome::Failed(failure));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use clade_core::ids::{Digest, ModelId};
+use clade_core::ids::ModelId;
 use clade_core::job::Failure;
 use clade_model::train::Batch;
 use clade_store::DataManifest;
@@ -61,18 +61,17 @@ struct Running {
 }
 
 impl Loader {
-    /// Prepares `model`'s stream over the pairs of `data`, whose manifest has the digest `digest`.
+    /// Prepares `model`'s stream over the pairs of `data`.
     pub(crate) fn new(
         context: &Context,
         model: ModelId,
         data: &DataManifest,
-        digest: &Digest,
         shape: Shape,
     ) -> Result<Self, Failure> {
         if data.pairs == 0 {
             return Err(Failure::Data { message: format!("{model} has no pairs to train on") });
         }
-        Ok(Self { feed: Arc::new(Feed::new(context, model, data, digest, shape)), running: None })
+        Ok(Self { feed: Arc::new(Feed::new(context, model, data, shape)), running: None })
     }
 
     /// This rank's share of the global batch at `cursor`: pairs consumed before it since the first

@@ -24,7 +24,7 @@ pub(super) fn open(context: &Context, course: &Course) -> Result<Loader, Failure
         tokens: Arc::new(move |caption: &str| tokenizer.encode_row(caption, context_length)),
         threads: DECODING_THREADS,
     };
-    Loader::new(context, course.model, &course.data, &course.data_digest, shape)
+    Loader::new(context, course.model, &course.data, shape)
 }
 
 /// How many pairs of this rank's share could not be read, for its log.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 
-use clade_core::ids::{Digest, ModelId};
+use clade_core::ids::ModelId;
 use clade_core::job::Failure;
 use clade_core::order::{self, Choices, Draw, Order};
 use clade_model::preprocess;
@@ -49,7 +49,6 @@ impl Feed {
         context: &Context,
         model: ModelId,
         data: &DataManifest,
-        digest: &Digest,
         shape: Shape,
     ) -> Self {
         let spec = &context.spec.spec;
@@ -59,7 +58,7 @@ impl Feed {
         let pairs = data.shards.iter().map(|shard| shard.pairs).collect();
         Self {
             seed: spec.seed,
-            order: Order::new(spec.seed, model, digest, pairs),
+            order: Order::new(spec.seed, model, &data.content(), pairs),
             global_batch,
             rank: context.job.rank,
             share: share.start as usize..share.end as usize,

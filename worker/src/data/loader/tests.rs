@@ -18,8 +18,8 @@ fn loader(run: &Run, rank: u32, ranks: u32, threads: usize) -> Loader {
     let mut context = run.context(WorkId::Model(ModelId::Seed), 1);
     (context.job.rank, context.job.ranks) = (rank, ranks);
     let key = keys::catalogue_manifest(&run.name());
-    let (data, digest) = run.wait(run.store.get_manifest::<DataManifest>(&key)).unwrap();
-    Loader::new(&context, ModelId::Seed, &data, &digest, shape(threads)).unwrap()
+    let (data, _) = run.wait(run.store.get_manifest::<DataManifest>(&key)).unwrap();
+    Loader::new(&context, ModelId::Seed, &data, shape(threads)).unwrap()
 }
 
 fn catalogued(tars: &[Vec<(String, Vec<u8>)>]) -> Run {
@@ -121,9 +121,9 @@ fn a_damaged_shard_of_ours_is_found_when_opened() {
     let run = Run::over(&[pairs("a", 24)]);
     run.up_to(Stage::Seal);
     let key = keys::expert_manifest(&run.name(), 0);
-    let (data, digest) = run.wait(run.store.get_manifest::<DataManifest>(&key)).unwrap();
+    let (data, _) = run.wait(run.store.get_manifest::<DataManifest>(&key)).unwrap();
     let context = run.context(WorkId::Model(ModelId::Expert(0)), 1);
-    let new = || Loader::new(&context, ModelId::Expert(0), &data, &digest, shape(1)).unwrap();
+    let new = || Loader::new(&context, ModelId::Expert(0), &data, shape(1)).unwrap();
     assert_eq!(new().batch(0).unwrap().batch.valid, [true; 4]);
     for shard in &data.shards {
         let path = run.store.local_path(&shard.tar).unwrap();
