@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use clade_tests::system::{System, wait_for};
+use clade_tests::system::{System, processes_naming, wait_for};
 use clade_tests::toy;
 
 const GANGS: &str = "{seed: {ranks: 2}, expert: {ranks: 2, grace: 10s}}";
@@ -55,7 +55,8 @@ fn two_gangs_train_at_once_and_no_socket_joins_them() -> anyhow::Result<()> {
     let system = System::up(&folder, 4)?;
     let document = toy::document("toy", &folder, (10, 2000), GANGS);
     // The dense baseline would take the seats of one of them.
-    system.apply(&document.replace("baselines: [dense]", "baselines: []"))?;
+    let document = document.replace("baselines: [dense]", "baselines: []");
+    system.apply(&document)?;
     let experts = ["expert-0", "expert-1"];
     wait_for("two gangs at once", Duration::from_secs(180), || {
         let is_running = |name: &&str| {
@@ -98,10 +99,28 @@ fn two_gangs_train_at_once_and_no_socket_joins_them() -> anyhow::Result<()> {
     let left: Vec<_> =
         system.processes()?.into_iter().filter(|(_, line)| line.contains(" rank ")).collect();
     ensure!(left.is_empty(), "cancel left ranks behind: {left:?}");
-    // Cancelled models saved before they went.
+    // Cancelled models saved before they went, and go on from there after everything was stopped.
+    let mut saved = Vec::new();
     for expert in experts {
-        let part = system.part(expert)?;
-        ensure!(part["committedStep"].as_u64() > Some(10), "{expert} did not save: {part}");
+        let step = system.part(expert)?["committedStep"].as_u64();
+        ensure!(step > Some(10), "{expert} did not save: {}", system.part(expert)?);
+        saved.push((expert, step));
     }
-    system.stop()
+    system.stop()?;
+    let system = System::up(&folder, 4)?;
+    system.apply(&document)?;
+    for (expert, step) in saved {
+        system.wait_part(expert, "to go on", |part| {
+            part["phase"] == "running" && part["done"].as_u64().map(|done| done + 10) > step
+        })?;
+        let log = system.logs(expert)?;
+        ensure!(log.contains("going on from a checkpoint"), "{expert} started over:\n{log}");
+    }
+
+    // Killing `clade up` itself leaves no process behind.
+    drop(system);
+    let data = folder.join("data").display().to_string();
+    wait_for("everything to end with clade up", Duration::from_secs(60), || {
+        Ok(processes_naming(&data)?.is_empty().then_some(()))
+    })
 }

@@ -23,3 +23,6 @@ pub fn violations(before: &State, after: &State) -> Vec<Violation> {
     whole_gangs::check(after, &mut found);
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,7 +171,13 @@ impl Stepper<'_> {
     }
 
     fn attached(&mut self, id: WorkerId, worker: Worker, ranks: &[LiveRank]) {
-        if !self.state.workers.contains_key(&id) && !ranks.is_empty() {
+        // Ranks of a worker that is not known, or was declared lost, are nobody's; and a worker is
+        // one lifetime, in which its slots do not change.
+        let is_sound = match self.state.workers.get(&id) {
+            Some(known) => known.slots == worker.slots,
+            None => ranks.is_empty(),
+        };
+        if !is_sound {
             self.act(Action::Supersede { worker: id });
             return;
         }
