@@ -23,7 +23,12 @@ use crate::state::Db;
 use crate::{outside, view};
 
 /// Orders to one worker, in order.
-pub(crate) type Orders = mpsc::Sender<Result<v1::SessionResponse, Status>>;
+#[derive(Clone)]
+pub(crate) struct Orders {
+    pub(crate) sender: mpsc::Sender<Result<v1::SessionResponse, Status>>,
+    /// Ends the stream, whose end is then told as any other's.
+    pub(crate) hang_up: CancellationToken,
+}
 
 /// Counts streams, so that the end of an old one is not taken for the end of a new one.
 pub(crate) type StreamId = u64;
@@ -203,7 +208,7 @@ impl Task {
                     self.event(Event::CancelRequested { run })?;
                     Ok(())
                 } else {
-                    Err(outside::unknown_run(&run, self.state.runs.keys()))
+                    Err(outside::unknown_run(&run))
                 };
                 reply.send(answer).ok();
             }
@@ -227,12 +232,8 @@ impl Task {
             }
             Some(run) => match run.head.phase {
                 RunPhase::Active | RunPhase::Finished => v1::ApplyEffect::Unchanged,
-                RunPhase::Failed { .. } | RunPhase::Cancelled => v1::ApplyEffect::Resumed,
-                RunPhase::Stopping { .. } => {
-                    return Ok(Err(Status::failed_precondition(format!(
-                        "run `{}` is stopping: apply it again once `clade status` shows it ended",
-                        spec.name()
-                    ))));
+                RunPhase::Failed { .. } | RunPhase::Cancelled | RunPhase::Stopping { .. } => {
+                    v1::ApplyEffect::Resumed
                 }
             },
         };
@@ -304,9 +305,13 @@ impl Task {
     fn order(&mut self, worker: &WorkerId, order: v1::session_response::Order) {
         let response = v1::SessionResponse { term: self.state.term.0, order: Some(order) };
         let Some((_, orders)) = self.streams.get(worker) else { return };
-        if orders.try_send(Ok(response)).is_err() {
-            warn!(%worker, "does not take its orders; its stream is closed");
-            self.streams.remove(worker);
+        // The entry stays until the stream's end is told: only that makes the worker detached.
+        match orders.sender.try_send(Ok(response)) {
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => (),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                warn!(%worker, "does not take its orders; its stream is ended");
+                orders.hang_up.cancel();
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ impl Operators {
     async fn store_of(&self, run: &str) -> Result<(RunName, Store), Status> {
         let run: RunName = parse_name(run)?;
         let found = self.engine.ask(|reply| Command::Find { run: run.clone(), reply }).await?;
-        let (spec, _) = found.ok_or_else(|| outside::unknown_run(&run, std::iter::empty()))?;
+        let (spec, _) = found.ok_or_else(|| outside::unknown_run(&run))?;
         let store = Store::open(&spec.spec.store).map_err(|error| failed(&error))?;
         Ok((run, store))
     }
@@ -95,7 +95,7 @@ impl RunService for Operators {
         if let Some(run) = wanted
             && status.runs.is_empty()
         {
-            return Err(outside::unknown_run(&run, std::iter::empty()));
+            return Err(outside::unknown_run(&run));
         }
         for run in &mut status.runs {
             if run.phase == "finished" {

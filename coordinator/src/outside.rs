@@ -67,10 +67,8 @@ pub(crate) fn start_rank(start: &Start) -> v1::StartRank {
     }
 }
 
-pub(crate) fn unknown_run<'a>(run: &RunName, known: impl Iterator<Item = &'a RunName>) -> Status {
-    let known: Vec<String> = known.map(ToString::to_string).collect();
-    let known = if known.is_empty() { "there are none".to_owned() } else { known.join(", ") };
-    Status::not_found(format!("no run `{run}`; known runs: {known}"))
+pub(crate) fn unknown_run(run: &RunName) -> Status {
+    Status::not_found(format!("no run `{run}`; `clade status` lists the runs there are"))
 }
 
 pub(crate) fn other_document(run: &RunName) -> Status {

@@ -45,6 +45,9 @@ fn run_status(state: &State, observed: &Observed, now: Millis, run: &Run) -> v1:
         RunPhase::Stopping { then: StopFor::Failure { work, failure } } => {
             ("stopping", format!("{work}: {failure}"))
         }
+        RunPhase::Stopping { then: StopFor::Resume } => {
+            ("stopping", "goes on once its ranks have left".to_owned())
+        }
         RunPhase::Finished => ("finished", String::new()),
         RunPhase::Failed { work, failure } => ("failed", format!("{work}: {failure}")),
         RunPhase::Cancelled => ("cancelled", String::new()),

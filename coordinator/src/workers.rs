@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use crate::engine::{Command, Engine, ORDERS_IN_FLIGHT, StreamId};
+use crate::engine::{Command, Engine, ORDERS_IN_FLIGHT, Orders, StreamId};
 
 /// Silence after which a stream is given up; workers speak every second.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -47,13 +47,19 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut reports = request.into_inner();
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
-        let (orders, taken) = mpsc::channel(ORDERS_IN_FLIGHT);
+        let (sender, taken) = mpsc::channel(ORDERS_IN_FLIGHT);
+        let orders = Orders { sender, hang_up: CancellationToken::new() };
         let (engine, shutdown) = (self.engine.clone(), self.shutdown.clone());
         // The headers go out before the first report is in, or both sides would wait for each other.
         tokio::spawn(async move {
             let listening = async {
                 let worker = hello(&engine, stream, &orders, &mut reports).await?;
-                let ended = listen(&engine, &worker, &mut reports).await;
+                let ended = tokio::select! {
+                    ended = listen(&engine, &worker, &mut reports) => ended,
+                    () = orders.hang_up.cancelled() => {
+                        Err(Status::resource_exhausted("this worker does not take its orders"))
+                    }
+                };
                 engine.send(Command::Detach { worker: worker.clone(), stream }).await?;
                 info!(%worker, "stream ended");
                 ended
@@ -63,7 +69,7 @@ impl WorkerService for Workers {
                 () = shutdown.cancelled() => Err(Status::unavailable("the coordinator is stopping")),
             };
             if let Err(status) = ended {
-                orders.send(Err(status)).await.ok();
+                orders.sender.try_send(Err(status)).ok();
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(taken))))
@@ -86,7 +92,7 @@ fn malformed(error: &WireError) -> Status {
 async fn hello(
     engine: &Engine,
     stream: StreamId,
-    orders: &crate::engine::Orders,
+    orders: &Orders,
     reports: &mut Streaming<SessionRequest>,
 ) -> Result<WorkerId, Status> {
     let first = next(reports).await?.and_then(|request| request.report);

@@ -80,7 +80,12 @@ pub enum RunPhase {
 #[serde(tag = "for", rename_all = "camelCase")]
 pub enum StopFor {
     Cancel,
-    Failure { work: WorkId, failure: Failure },
+    Failure {
+        work: WorkId,
+        failure: Failure,
+    },
+    /// It was applied again meanwhile, and goes on once every seat is free.
+    Resume,
 }
 
 /// One job or one model, over all its tries.

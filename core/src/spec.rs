@@ -4,7 +4,9 @@
 //! that can be judged without looking at the data.
 
 mod message;
+mod steps;
 mod units;
+mod validate;
 
 use std::collections::BTreeMap;
 
@@ -145,7 +147,7 @@ pub struct Training {
 }
 
 /// How long experts train, in steps after the seed's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum ExpertSteps {
     /// The same number for every expert, as in the paper.
@@ -375,82 +377,6 @@ impl RunSpec {
             absolute(&mut path);
             spec.store = format!("file://{path}");
         }
-    }
-
-    fn validate(&self) -> Result<(), String> {
-        let Spec { store, clusters, training, gangs, model, evaluation, .. } = &self.spec;
-        if !store.starts_with("file:") {
-            return Err(format!(
-                "spec.store: `{store}` is not supported yet; write `file:` and a path"
-            ));
-        }
-        let positive = [
-            ("spec.clusters.fine", u64::from(clusters.fine)),
-            ("spec.clusters.experts", u64::from(clusters.experts)),
-            ("spec.training.globalBatch", u64::from(training.global_batch)),
-            ("spec.training.microBatch", u64::from(training.micro_batch)),
-            ("spec.training.seedSteps", training.seed_steps),
-            ("spec.training.checkpoint.keep", u64::from(training.checkpoint.keep)),
-            ("spec.gangs.seed.ranks", u64::from(gangs.seed.ranks)),
-            ("spec.gangs.expert.ranks", u64::from(gangs.expert.ranks)),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{key}: must be at least 1"));
-        }
-        if clusters.fine < clusters.experts {
-            return Err(format!(
-                "spec.clusters.fine: {} fine centres cannot be divided among {} experts",
-                clusters.fine, clusters.experts
-            ));
-        }
-        if clusters.sample < u64::from(clusters.fine) {
-            return Err(format!(
-                "spec.clusters.sample: {} pairs cannot form {} fine clusters",
-                clusters.sample, clusters.fine
-            ));
-        }
-        if !(clusters.balance.is_finite() && clusters.balance >= 0.0) {
-            return Err("spec.clusters.balance: must be a number of at least 0".to_owned());
-        }
-        if training.global_batch % training.micro_batch != 0 {
-            return Err(format!(
-                "spec.training.microBatch: {} does not divide globalBatch {}",
-                training.micro_batch, training.global_batch
-            ));
-        }
-        let parts = training.global_batch / training.micro_batch;
-        for (key, ranks) in [("seed", gangs.seed.ranks), ("expert", gangs.expert.ranks)] {
-            if parts % ranks != 0 {
-                return Err(format!(
-                    "spec.gangs.{key}.ranks: {ranks} ranks cannot share the {parts} micro-batches \
-                     of globalBatch / microBatch evenly"
-                ));
-            }
-        }
-        match training.expert_steps {
-            ExpertSteps::Equal(0) | ExpertSteps::Proportional { proportional: 0 } => {
-                return Err("spec.training.expertSteps: must be at least 1".to_owned());
-            }
-            ExpertSteps::Equal(_) | ExpertSteps::Proportional { .. } => (),
-        }
-        if training.ooc_ratio != Share(0.0) {
-            return Err(
-                "spec.training.oocRatio: foreign pairs are not supported yet; write 0%".to_owned()
-            );
-        }
-        if !(training.learning_rate.peak.is_finite() && training.learning_rate.peak > 0.0) {
-            return Err("spec.training.learningRate.peak: must be above 0".to_owned());
-        }
-        if !(training.weight_decay.is_finite() && training.weight_decay >= 0.0) {
-            return Err("spec.training.weightDecay: must be at least 0".to_owned());
-        }
-        if model.preset.is_empty() {
-            return Err("spec.model.preset: must name a preset".to_owned());
-        }
-        if !(evaluation.routing.lambda.is_finite() && evaluation.routing.lambda > 0.0) {
-            return Err("spec.evaluation.routing.lambda: must be above 0".to_owned());
-        }
-        Ok(())
     }
 }
 

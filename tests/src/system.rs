@@ -67,7 +67,7 @@ impl System {
             .stderr(log)
             .spawn()?;
         let system = Self { up, url, folder: folder.to_owned() };
-        wait_for("the workers to attach", Duration::from_secs(30), || {
+        wait_for("the workers to attach", Duration::from_secs(90), || {
             let attached = system.status().ok().map(|status| {
                 let workers = status["workers"].as_array().cloned().unwrap_or_default();
                 workers.iter().filter(|worker| worker["phase"] == "attached").count()

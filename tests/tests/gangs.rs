@@ -117,8 +117,9 @@ fn two_gangs_train_at_once_and_no_socket_joins_them() -> anyhow::Result<()> {
         ensure!(log.contains("going on from a checkpoint"), "{expert} started over:\n{log}");
     }
 
-    // Killing `clade up` itself leaves no process behind.
+    // Killing `clade up` itself leaves no process behind for long, and the next one need not wait.
     drop(system);
+    drop(System::up(&folder, 4)?);
     let data = folder.join("data").display().to_string();
     wait_for("everything to end with clade up", Duration::from_secs(60), || {
         Ok(processes_naming(&data)?.is_empty().then_some(()))

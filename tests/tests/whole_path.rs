@@ -80,23 +80,35 @@ fn disturbed() -> anyhow::Result<std::path::PathBuf> {
     kill_now(system.process("w0")?)?;
 
     // A rank of the seed's gang in the middle of an upload: parts are there, the manifest is not.
-    system.wait_part("seed", "to run", |part| part["phase"] == "running")?;
-    let uploading = wait_for("an upload", Duration::from_secs(120), || {
-        let Ok(gangs) = std::fs::read_dir(models.join("seed")) else { return Ok(None) };
-        for gang in gangs.filter_map(Result::ok) {
-            for step in std::fs::read_dir(gang.path())?.filter_map(Result::ok) {
-                let is_step = step.file_name().to_string_lossy().starts_with("step-");
-                if is_step && !step.path().join("manifest.json").exists() {
-                    return Ok(Some(step.path()));
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        system.wait_part("seed", "to run", |part| part["phase"] == "running")?;
+        let ranks = system.ranks("seed")?;
+        let uploading = wait_for("an upload", Duration::from_secs(120), || {
+            let Ok(gangs) = std::fs::read_dir(models.join("seed")) else { return Ok(None) };
+            for gang in gangs.filter_map(Result::ok) {
+                for step in std::fs::read_dir(gang.path())?.filter_map(Result::ok) {
+                    let is_step = step.file_name().to_string_lossy().starts_with("step-");
+                    let has_manifest = step.path().join("manifest.json").exists();
+                    if is_step && !has_manifest && !seen.contains(&step.path()) {
+                        return Ok(Some(step.path()));
+                    }
                 }
             }
+            Ok(None)
+        })?;
+        for rank in &ranks {
+            kill_now(*rank).ok();
         }
-        Ok(None)
-    })?;
-    let ranks = system.ranks("seed")?;
-    ensure!(ranks.len() == 2, "the seed's gang has ranks {ranks:?}");
-    kill_now(ranks[0])?;
-    eprintln!("killed a rank of the seed while {} was written", uploading.display());
+        let was_caught = !uploading.join("manifest.json").exists();
+        seen.insert(uploading);
+        if was_caught {
+            ensure!(ranks.len() == 2, "the seed's gang has ranks {ranks:?}");
+            break;
+        }
+        ensure!(seen.len() < 4, "no kill hit an upload: {seen:?}");
+    }
+    eprintln!("killed the seed's ranks while {:?} was written", seen.last());
     let seed = system.wait_part("seed", "to restart", |part| {
         part["restarts"].as_u64() >= Some(1)
             && (part["phase"] == "running" || part["phase"] == "done")

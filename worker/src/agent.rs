@@ -61,7 +61,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let state = &options.state;
     fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
     let state = &state.canonicalize()?;
-    let _alone = lock_folder(state)?;
+    let _alone = lock_folder(state).await?;
     let fences_file = state.join("fences.json");
     let fences = Fences::open(fences_file.clone())
         .with_context(|| format!("cannot read {}", fences_file.display()))?;
@@ -121,8 +121,11 @@ async fn serve(
     Ok(())
 }
 
-/// Two agents in one folder would fight over its slots.
-fn lock_folder(state: &Path) -> anyhow::Result<File> {
+/// How long a former agent in the same folder may take to leave: its ranks save first.
+const FORMER_AGENT: Duration = Duration::from_secs(60);
+
+/// Two agents in one folder would fight over its slots; one whose supervisor died is waited for.
+async fn lock_folder(state: &Path) -> anyhow::Result<File> {
     let path = state.join("agent.lock");
     let file = File::options()
         .create(true)
@@ -130,14 +133,25 @@ fn lock_folder(state: &Path) -> anyhow::Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "another agent uses {}: stop it, or give this one another --state",
-            state.display()
-        ),
-        Err(TryLockError::Error(error)) => {
-            Err(error).with_context(|| format!("cannot lock {}", path.display()))
+    let start = std::time::Instant::now();
+    let mut was_told = false;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if start.elapsed() < FORMER_AGENT => {
+                if !was_told {
+                    tracing::info!(state = %state.display(), "waits for another agent to leave");
+                    was_told = true;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(TryLockError::WouldBlock) => bail!(
+                "another agent uses {}: stop it, or give this one another --state",
+                state.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
         }
     }
 }

@@ -145,7 +145,7 @@ impl Stepper<'_> {
 
     /// Ends the runs in which nothing is under way and nothing can start any more.
     pub(super) fn end_runs(&mut self) {
-        let mut ended = Vec::new();
+        let (mut ended, mut resumed) = (Vec::new(), Vec::new());
         for (name, run) in &self.state.runs {
             let is_idle = !run.works.values().any(Work::is_under_way);
             match &run.head.phase {
@@ -160,18 +160,21 @@ impl Stepper<'_> {
                         ended.push((name.clone(), RunPhase::Failed { work, failure }));
                     }
                 }
-                RunPhase::Stopping { then } if is_idle => {
-                    let phase = match then.clone() {
-                        StopFor::Cancel => RunPhase::Cancelled,
-                        StopFor::Failure { work, failure } => RunPhase::Failed { work, failure },
-                    };
-                    ended.push((name.clone(), phase));
-                }
+                RunPhase::Stopping { then } if is_idle => match then.clone() {
+                    StopFor::Cancel => ended.push((name.clone(), RunPhase::Cancelled)),
+                    StopFor::Failure { work, failure } => {
+                        ended.push((name.clone(), RunPhase::Failed { work, failure }));
+                    }
+                    StopFor::Resume => resumed.push(name.clone()),
+                },
                 RunPhase::Stopping { .. }
                 | RunPhase::Finished
                 | RunPhase::Failed { .. }
                 | RunPhase::Cancelled => (),
             }
+        }
+        for name in resumed {
+            self.revive(&name);
         }
         let now = self.now;
         for (name, phase) in ended {

@@ -102,13 +102,15 @@ impl Stepper<'_> {
         if free.values().all(Vec::is_empty) {
             return;
         }
+        let slots: u32 = self.state.workers.values().map(|worker| worker.slots).sum();
         let mut is_gang_waiting = false;
         for Ready { run, work, ranks, is_model, .. } in ready(self.state) {
             if is_model && is_gang_waiting {
                 continue;
             }
             let Some(seats) = take(&mut free, ranks) else {
-                is_gang_waiting |= is_model;
+                // One that is wider than all workers together waits for more of them, alone.
+                is_gang_waiting |= is_model && ranks <= slots;
                 continue;
             };
             if let Some(found) = self.work_mut(&run, work) {

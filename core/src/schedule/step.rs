@@ -131,17 +131,26 @@ impl Stepper<'_> {
             return;
         };
         match run.head.phase {
-            RunPhase::Failed { .. } | RunPhase::Cancelled => (),
-            RunPhase::Active | RunPhase::Stopping { .. } | RunPhase::Finished => return,
+            RunPhase::Failed { .. } | RunPhase::Cancelled => self.revive(&name),
+            RunPhase::Stopping { .. } => {
+                if let Some(head) = self.head_mut(&name) {
+                    head.phase = RunPhase::Stopping { then: StopFor::Resume };
+                }
+            }
+            RunPhase::Active | RunPhase::Finished => (),
         }
+    }
+
+    /// Takes an ended run up again: what had failed may try once more.
+    pub(super) fn revive(&mut self, name: &RunName) {
         let is_failed = |work: &Work| matches!(work.phase, Phase::Failed { .. });
-        for (_, id) in self.works_where(is_failed).into_iter().filter(|(run, _)| *run == name) {
-            if let Some(work) = self.work_mut(&name, id) {
+        for (_, id) in self.works_where(is_failed).into_iter().filter(|(run, _)| run == name) {
+            if let Some(work) = self.work_mut(name, id) {
                 work.phase = Phase::Waiting;
                 work.strikes = 0;
             }
         }
-        if let Some(head) = self.head_mut(&name) {
+        if let Some(head) = self.head_mut(name) {
             head.phase = RunPhase::Active;
             head.ended = None;
         }

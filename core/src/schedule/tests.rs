@@ -338,6 +338,26 @@ fn cancelling_lets_gangs_save_and_ends_when_their_seats_are_free() {
 }
 
 #[test]
+fn a_run_applied_while_it_stops_goes_on_once_its_seats_are_free() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.event(Event::CancelRequested { run: "clipart".parse().unwrap() });
+    script.event(Event::Applied { spec: Box::new(spec()), tars: 0 });
+    script.told.clear();
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", Some(301));
+    script.at(1);
+    script.check(&expect![[r#"
+        inspect clipart/expert-0#1
+        start clipart/expert-1#1 rank 0 on w1:0 from seed gang-1 step-288
+        start clipart/expert-1#1 rank 1 on w2:0 from seed gang-1 step-288
+    "#]]);
+    assert_eq!(script.state.runs.values().next().unwrap().head.phase, RunPhase::Active);
+}
+
+#[test]
 fn only_the_newest_checkpoints_are_kept() {
     let mut script = Script::trained_seed();
     script.join("w1");
@@ -389,6 +409,7 @@ fn every_phase_and_outcome_is_read_back_as_it_was_saved() {
     let run_phases = [
         RunPhase::Active,
         RunPhase::Stopping { then: StopFor::Cancel },
+        RunPhase::Stopping { then: StopFor::Resume },
         RunPhase::Stopping {
             then: StopFor::Failure { work: WorkId::job(Stage::Index, 1), failure: failure.clone() },
         },

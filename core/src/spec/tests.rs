@@ -38,6 +38,20 @@ fn an_unknown_key_is_refused_with_line_and_nearest_key() {
 }
 
 #[test]
+fn an_unknown_key_of_proportional_steps_is_refused_like_any_other() {
+    refused(
+        "expertSteps: 144",
+        "expertSteps: {proportionl: 5}",
+        &expect!["line 20: unknown key `proportionl`; did you mean `proportional`?"],
+    );
+    refused(
+        "expertSteps: 144",
+        "expertSteps: {proportional: 5, foo: 2}",
+        &expect!["line 20: unknown key `foo`; known here: proportional"],
+    );
+}
+
+#[test]
 fn a_wrong_type_is_refused_with_its_line() {
     refused(
         "globalBatch: 128",

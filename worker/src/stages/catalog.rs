@@ -27,19 +27,21 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
     let mut unusable = Unusable::default();
     // By 128-bit hash: keys of a large web crawl would not fit in memory.
     let mut known = HashSet::new();
+    let mut lost = Lost::default();
     for tar in 0..tars {
         if context.is_stopping() {
             return Err(Ending::Stopped);
         }
         let (manifest, digest) = commit::read::<IndexManifest>(context, Stage::Index, tar)?;
         shards.push(without_duplicates(&desk, tar, &manifest, &mut known, &mut unusable)?);
+        lost.add(&manifest);
         inputs.push(digest);
         unusable.merge(&manifest.unusable);
         context.reporter.progress(known.len() as u64, known.len() as u64, None);
     }
     let pairs = shards.iter().map(|shard| u64::from(shard.pairs)).sum();
     let list = write_list(context, &unusable)?;
-    judge(context, pairs, &unusable, &list)?;
+    judge(context, pairs, &unusable, lost.pairs(), &list)?;
 
     let mut counts =
         Counts::from([("pairs".to_owned(), pairs), ("tars".to_owned(), u64::from(tars))]);
@@ -102,15 +104,55 @@ fn write_list(context: &Context, unusable: &Unusable) -> Result<String, Failure>
     Ok(path.map_or(key, |path| path.display().to_string()))
 }
 
+/// Estimates the pairs that lay behind the faults of unreadable tars: nobody could count them.
+#[derive(Default)]
+struct Lost {
+    sound: (u64, u64),
+    broken: Vec<(u64, u64)>,
+}
+
+impl Lost {
+    fn add(&mut self, manifest: &IndexManifest) {
+        let seen = u64::from(manifest.pairs) + manifest.unusable.total();
+        let is_broken = |(cause, _)| cause == Cause::UnreadableTar;
+        if manifest.unusable.by_cause().any(is_broken) {
+            self.broken.push((manifest.bytes, seen.saturating_sub(1)));
+        } else {
+            self.sound.0 += manifest.bytes;
+            self.sound.1 += seen;
+        }
+    }
+
+    /// As many as sound tars of that size hold, less those that were read.
+    fn pairs(&self) -> u64 {
+        let (bytes, pairs) = self.sound;
+        let expected = |size: u64| {
+            let scaled = u128::from(size) * u128::from(pairs) / u128::from(bytes.max(1));
+            u64::try_from(scaled).unwrap_or(u64::MAX)
+        };
+        self.broken.iter().map(|(size, seen)| expected(*size).saturating_sub(*seen)).sum()
+    }
+}
+
 /// Refuses a catalogue that the run was told not to go on with.
-fn judge(context: &Context, pairs: u64, unusable: &Unusable, list: &str) -> Result<(), Failure> {
+fn judge(
+    context: &Context,
+    pairs: u64,
+    unusable: &Unusable,
+    lost: u64,
+    list: &str,
+) -> Result<(), Failure> {
     let spec = &context.spec.spec;
-    let (bad, allowed) = (unusable.total(), spec.dataset.max_bad_share.0);
+    let (bad, allowed) = (unusable.total() + lost, spec.dataset.max_bad_share.0);
     let causes: Vec<String> = unusable
         .by_cause()
         .map(|(cause, listed)| format!("{} {}", listed.count, cause.name()))
         .collect();
     let causes = if causes.is_empty() { "none".to_owned() } else { causes.join(", ") };
+    let causes = match lost {
+        0 => causes,
+        lost => format!("{causes}, and about {lost} pairs behind the faults of unreadable tars"),
+    };
     if pairs == 0 {
         return Err(Failure::Data {
             message: format!(

@@ -57,14 +57,18 @@ impl Course {
             ModelId::Seed => 0,
             ModelId::Dense | ModelId::Expert(_) => training.seed_steps,
         };
+        let due = spec.due(model, &pairs_of_experts(context, model)?).0;
         let hyper = TrainHyper {
             peak_lr: training.learning_rate.peak,
             warmup_steps: training.learning_rate.warmup,
-            total_steps: spec.schedule_steps(),
+            // An expert's schedule ends with its own last step, whatever its share of the steps.
+            total_steps: match model {
+                ModelId::Seed => spec.schedule_steps(),
+                ModelId::Dense | ModelId::Expert(_) => due,
+            },
             weight_decay: training.weight_decay,
             ..TrainHyper::default()
         };
-        let due = spec.due(model, &pairs_of_experts(context, model)?).0;
         Ok(Self { model, config, hyper, global_batch, from, due, data, data_digest, spec_digest })
     }
 
