@@ -97,6 +97,19 @@ fn too_many_bad_pairs_stop_the_run_with_the_list() {
 }
 
 #[test]
+fn an_unreadable_tar_weighs_as_much_as_the_pairs_it_held() {
+    let mut run = Run::over(&[pairs("a", 6), pairs("b", 6)]);
+    let size = std::fs::metadata(run.input(1)).unwrap().len();
+    std::fs::write(run.input(1), vec![7; usize::try_from(size).unwrap()]).unwrap();
+    run.up_to(Stage::Index);
+    let message = failure(run.job(Stage::Catalog, 0)).to_string();
+    assert!(message.contains("7 of 13 pairs are unusable (53.8%"), "{message}");
+    assert!(message.contains("about 6 pairs behind the faults of unreadable tars"), "{message}");
+    run.spec.spec.dataset.max_bad_share = clade_core::spec::Share(0.6);
+    assert_eq!(run.job(Stage::Catalog, 0).unwrap()["pairs"], 6);
+}
+
+#[test]
 fn a_dataset_too_small_to_train_on_is_refused_with_the_ways_out() {
     let run = Run::over(&[vec![member("README.txt.md", "nothing")]]);
     run.up_to(Stage::Index);
