@@ -16,4 +16,21 @@ fn main() {
     }
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../../assets/libtorch/lib");
     println!("cargo:rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib");
+    compile_native();
+}
+
+fn compile_native() {
+    println!("cargo:rerun-if-changed=native/torch.cpp");
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where it found libtorch");
+    let include = Path::new(&lib).join("../include");
+    cc::Build::new()
+        .cpp(true)
+        .pic(true)
+        .std("c++17")
+        .warnings(false)
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .file("native/torch.cpp")
+        .compile("clade_native");
 }

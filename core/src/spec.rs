@@ -123,6 +123,8 @@ pub struct Model {
 pub enum Precision {
     #[default]
     F32,
+    /// bf16 compute over f32 master weights.
+    Bf16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -132,6 +134,10 @@ pub struct Training {
     pub global_batch: u32,
     /// Pairs per forward pass of one rank; the global batch is K of these.
     pub micro_batch: u32,
+    /// Keep only the blocks' inputs between the passes and compute the rest twice: less memory for
+    /// a third more work.
+    #[serde(default)]
+    pub recompute: bool,
     pub seed_steps: u64,
     pub expert_steps: ExpertSteps,
     /// Share of foreign pairs in an expert's stream.

@@ -1,11 +1,16 @@
 //! AdamW with decoupled weight decay, over flat buffers.
 //!
 //! One pass over memory per update: a small CLIP's token table is most of its parameters, and a
-//! pass is what an update costs. Every element is computed by itself, so the result does not depend
-//! on the number of threads. Decay touches a prefix of the buffers (see [`crate::flat`]).
+//! pass is what an update costs. In host memory the loop is ours: every element is computed by
+//! itself, so ranks with other processors or numbers of threads end with the same bits. On a GPU it
+//! is torch's fused kernel. Decay touches a prefix of the buffers (see [`crate::flat`]).
 
+use std::ops::Range;
 use std::thread;
 
+use tch::{Device, Kind, Tensor};
+
+use crate::native::{self, FusedAdamW, NativeError};
 use crate::threads;
 
 /// Below this many elements per thread a further thread costs more than it saves.
@@ -19,14 +24,14 @@ pub struct AdamWOptions {
     pub weight_decay: f64,
 }
 
-/// The optimizer's two moments.
-#[derive(Clone, Debug, PartialEq)]
+/// The optimizer's two moments, each one f32 tensor `[total]` on the model's device.
+#[derive(Debug)]
 pub struct AdamW {
     options: AdamWOptions,
     /// Elements before this index decay.
     decayed: usize,
-    exp_avg: Vec<f32>,
-    exp_avg_sq: Vec<f32>,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
 }
 
 /// Factors of one update, the same for all elements but for the decay.
@@ -47,45 +52,100 @@ struct Factors {
 
 impl AdamW {
     /// Starts with both moments at nought.
-    pub fn new(options: AdamWOptions, total: usize, decayed: usize) -> Self {
-        Self::with_state(options, decayed, vec![0.0; total], vec![0.0; total])
+    pub fn new(options: AdamWOptions, total: usize, decayed: usize, device: Device) -> Self {
+        let total = i64::try_from(total).expect("a buffer fits memory");
+        let moment = || Tensor::zeros([total], (Kind::Float, device));
+        Self { options, decayed, exp_avg: moment(), exp_avg_sq: moment() }
     }
 
     /// Goes on from saved moments.
     pub fn with_state(
         options: AdamWOptions,
         decayed: usize,
-        exp_avg: Vec<f32>,
-        exp_avg_sq: Vec<f32>,
+        exp_avg: &[f32],
+        exp_avg_sq: &[f32],
+        device: Device,
     ) -> Self {
         assert_eq!(exp_avg.len(), exp_avg_sq.len(), "both moments cover all parameters");
         assert!(decayed <= exp_avg.len(), "what decays is part of the parameters");
-        Self { options, decayed, exp_avg, exp_avg_sq }
+        let moment = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+        Self { options, decayed, exp_avg: moment(exp_avg), exp_avg_sq: moment(exp_avg_sq) }
     }
 
-    pub fn exp_avg(&self) -> &[f32] {
-        &self.exp_avg
+    /// Copies of both moments in host memory.
+    pub fn to_host(&self) -> (Tensor, Tensor) {
+        (self.exp_avg.to_device(Device::Cpu), self.exp_avg_sq.to_device(Device::Cpu))
     }
 
-    pub fn exp_avg_sq(&self) -> &[f32] {
-        &self.exp_avg_sq
-    }
-
-    /// Applies one update in place.
+    /// Applies one update in place, in host memory.
     ///
+    /// `parts` are gradients with where they lie in the buffers; what none covers stays as it is.
     /// `update` counts from 1 and sets the bias correction.
-    pub fn update(&mut self, params: &mut [f32], grads: &[f32], update: u64, learning_rate: f64) {
-        assert_eq!(params.len(), self.exp_avg.len(), "the optimizer was made for other parameters");
-        assert_eq!(grads.len(), params.len(), "a gradient for every parameter");
-        let (params, params_rest) = params.split_at_mut(self.decayed);
-        let (grads, grads_rest) = grads.split_at(self.decayed);
-        let (first, first_rest) = self.exp_avg.split_at_mut(self.decayed);
-        let (second, second_rest) = self.exp_avg_sq.split_at_mut(self.decayed);
-        let options = self.options;
-        let decay = options.weight_decay;
-        let factors = |decay| factors(options, update, learning_rate, decay);
-        sweep(params, grads, first, second, factors(decay));
-        sweep(params_rest, grads_rest, first_rest, second_rest, factors(0.0));
+    pub fn update(
+        &mut self,
+        params: &mut [f32],
+        parts: &[(Range<usize>, &[f32])],
+        update: u64,
+        learning_rate: f64,
+    ) {
+        let first = native::values_mut(&mut self.exp_avg);
+        let second = native::values_mut(&mut self.exp_avg_sq);
+        assert_eq!(params.len(), first.len(), "the optimizer was made for other parameters");
+        let decays = factors(self.options, update, learning_rate, self.options.weight_decay);
+        let stays = factors(self.options, update, learning_rate, 0.0);
+        for (whole, grads) in parts {
+            assert_eq!(whole.len(), grads.len(), "a gradient for every parameter");
+            let split = self.decayed.clamp(whole.start, whole.end);
+            for (range, factors) in [(whole.start..split, decays), (split..whole.end, stays)] {
+                if range.is_empty() {
+                    continue;
+                }
+                let start = range.start - whole.start;
+                sweep(
+                    &mut params[range.clone()],
+                    &grads[start..start + range.len()],
+                    &mut first[range.clone()],
+                    &mut second[range],
+                    factors,
+                );
+            }
+        }
+    }
+
+    /// Queues one update on the device the tensors lie on, without waiting for it.
+    ///
+    /// # Shapes
+    ///
+    /// - `params`, `grads`: `[total]`
+    /// - `step`, `rate`, `found_infinity`: `[]` f32; if the last is 1 nothing changes
+    pub(crate) fn update_on_device(
+        &mut self,
+        params: &Tensor,
+        grads: &Tensor,
+        step: &Tensor,
+        rate: &Tensor,
+        found_infinity: &Tensor,
+    ) -> Result<(), NativeError> {
+        let AdamWOptions { beta1, beta2, eps, weight_decay } = self.options;
+        let total = params.size()[0];
+        let decayed = i64::try_from(self.decayed).expect("a buffer fits memory");
+        for (start, length, decay) in [(0, decayed, weight_decay), (decayed, total - decayed, 0.0)]
+        {
+            if length == 0 {
+                continue;
+            }
+            let tensors = FusedAdamW {
+                param: &params.narrow(0, start, length),
+                gradient: &grads.narrow(0, start, length),
+                first: &self.exp_avg.narrow(0, start, length),
+                second: &self.exp_avg_sq.narrow(0, start, length),
+                step,
+                rate,
+                found_infinity,
+            };
+            native::fused_adamw(&tensors, (beta1, beta2), decay, eps)?;
+        }
+        Ok(())
     }
 }
 
@@ -166,19 +226,43 @@ mod tests {
     /// ```
     #[test]
     fn three_updates_equal_those_of_torch() {
-        let mut optimizer = AdamW::new(OPTIONS, 3, 2);
+        let mut optimizer = AdamW::new(OPTIONS, 3, 2, Device::Cpu);
         let mut params = [0.5, -1.0, 0.25];
         for step in 0..3_u8 {
-            let at = f32::from(step);
-            let grads = [0.1 * (at + 1.0), -0.3, 0.05 - 0.04 * at];
-            optimizer.update(&mut params, &grads, u64::from(step) + 1, 1e-2);
+            let grads = grads(step);
+            let parts = [(0..1, &grads[..1]), (1..3, &grads[1..])];
+            optimizer.update(&mut params, &parts, u64::from(step) + 1, 1e-2);
         }
         for (found, expected) in params.iter().zip(GOLDEN) {
             assert!((found - expected).abs() < 1e-6, "{params:?}");
         }
     }
 
+    fn grads(step: u8) -> [f32; 3] {
+        let at = f32::from(step);
+        [0.1 * (at + 1.0), -0.3, 0.05 - 0.04 * at]
+    }
+
     const GOLDEN: [f32; 3] = [0.467_913_42, -0.964_072_05, 0.229_817_87];
+
+    #[test]
+    fn updates_queued_on_a_device_are_the_same_and_are_skipped_where_infinity_was_found() {
+        let mut optimizer = AdamW::new(OPTIONS, 3, 2, Device::Cpu);
+        let params = Tensor::from_slice(&[0.5_f32, -1.0, 0.25]);
+        let number = |value: f32| Tensor::from(value);
+        for step in 0..3_u8 {
+            let broken = Tensor::from_slice(&[f32::NAN; 3]);
+            let due = number(f32::from(step) + 1.0);
+            let rate = number(1e-2);
+            optimizer.update_on_device(&params, &broken, &due, &rate, &number(1.0)).unwrap();
+            let grads = Tensor::from_slice(&grads(step));
+            optimizer.update_on_device(&params, &grads, &due, &rate, &number(0.0)).unwrap();
+        }
+        let params = Vec::<f32>::try_from(params).unwrap();
+        for (found, expected) in params.iter().zip(GOLDEN) {
+            assert!((found - expected).abs() < 1e-6, "{params:?}");
+        }
+    }
 
     #[test]
     fn threads_change_no_bit() {
@@ -187,8 +271,8 @@ mod tests {
         let run = |threads| {
             threads::set_intra_op(threads);
             let mut params = grads.clone();
-            let mut optimizer = AdamW::new(OPTIONS, total, 2 * MIN_CHUNK + 17);
-            optimizer.update(&mut params, &grads, 1, 1e-3);
+            let mut optimizer = AdamW::new(OPTIONS, total, 2 * MIN_CHUNK + 17, Device::Cpu);
+            optimizer.update(&mut params, &[(0..total, &grads)], 1, 1e-3);
             params
         };
         assert!(run(1) == run(2));

@@ -152,7 +152,7 @@ impl SentenceEncoder {
         let mask = Tensor::from_slice(&mask).view(sizes);
         let pooled = self.network.forward(&ids, &mask, is_padded); // [rows, width]
         let unit = unit_rows(&pooled).contiguous();
-        crate::buffer::values(&unit).to_vec()
+        crate::native::values(&unit).to_vec()
     }
 }
 

@@ -4,11 +4,13 @@
 
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::{ClipConfig, ModelConfig};
+use crate::device::Placement;
 use crate::flat::{FlatParams, Layout};
 use crate::init;
+use crate::native;
 use crate::text::TextTower;
 use crate::vision::VisionTower;
 use crate::weights::{self, WeightsError};
@@ -19,10 +21,11 @@ pub const LOGIT_SCALE: &str = "logit_scale";
 /// Rows computed at a time by the `embed_` functions.
 const EMBED_BATCH: i64 = 256;
 
-/// A CLIP model in host memory, f32.
+/// A CLIP model on one device.
 #[derive(Debug)]
 pub struct ClipModel {
     config: ClipConfig,
+    placement: Placement,
     params: FlatParams,
     vision: VisionTower,
     text: TextTower,
@@ -31,11 +34,21 @@ pub struct ClipModel {
 }
 
 impl ClipModel {
-    /// Draws a new model from a seed.
+    /// Draws a new model from a seed, in f32 on the CPU.
     pub fn new(config: &ClipConfig, seed: u64) -> Self {
+        Self::new_at(config, seed, Placement::default())
+    }
+
+    /// Draws a new model from a seed: the same values wherever it lies.
+    pub fn new_at(config: &ClipConfig, seed: u64, placement: Placement) -> Self {
         let layout = layout(&config.model);
         let values = init::parameters(&layout, &config.model, seed);
-        Self::from_values(config, layout, &values)
+        Self::from_values(config, layout, &values, placement)
+    }
+
+    /// Loads weights in f32 on the CPU; see [`Self::load_at`].
+    pub fn load(config: &ClipConfig, weights: &Path) -> Result<Self, WeightsError> {
+        Self::load_at(config, weights, Placement::default())
     }
 
     /// Loads weights that carry OpenCLIP's keys, in f32, bf16 or f16.
@@ -43,25 +56,38 @@ impl ClipModel {
     /// # Errors
     ///
     /// A missing, extra or misshapen tensor is named.
-    pub fn load(config: &ClipConfig, weights: &Path) -> Result<Self, WeightsError> {
+    pub fn load_at(
+        config: &ClipConfig,
+        weights: &Path,
+        placement: Placement,
+    ) -> Result<Self, WeightsError> {
         let layout = layout(&config.model);
         let values = weights::read_model(weights, &layout)?;
-        Ok(Self::from_values(config, layout, &values))
+        Ok(Self::from_values(config, layout, &values, placement))
     }
 
     /// Writes all weights as f32 under OpenCLIP's keys.
     pub fn save(&self, path: &Path) -> Result<(), WeightsError> {
-        weights::write_model(path, self.params.layout(), self.params.values())
+        let values = self.params.to_host();
+        weights::write_model(path, self.params.layout(), native::values(&values))
     }
 
-    fn from_values(config: &ClipConfig, layout: Layout, values: &[f32]) -> Self {
-        let params = FlatParams::new(layout, values);
+    fn from_values(
+        config: &ClipConfig,
+        layout: Layout,
+        values: &[f32],
+        placement: Placement,
+    ) -> Self {
+        let params = FlatParams::new(layout, values, placement);
         let (mean, std) = (config.preprocess.mean, config.preprocess.std);
-        let per_channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+        let per_channel = |values: [f32; 3]| {
+            Tensor::from_slice(&values).view([1, 3, 1, 1]).to_device(placement.device)
+        };
         Self {
-            vision: VisionTower::new(&params, &config.model),
-            text: TextTower::new(&params, &config.model),
+            vision: VisionTower::new(&params, &config.model.vision),
+            text: TextTower::new(&params, &config.model.text),
             config: config.clone(),
+            placement,
             params,
             pixel_scale: per_channel(std.map(|std| 1.0 / (255.0 * std))),
             pixel_shift: per_channel([0, 1, 2].map(|i| -mean[i] / std[i])),
@@ -70,6 +96,14 @@ impl ClipModel {
 
     pub fn config(&self) -> &ClipConfig {
         &self.config
+    }
+
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    pub fn device(&self) -> Device {
+        self.placement.device
     }
 
     pub fn parameter_count(&self) -> usize {
@@ -88,20 +122,24 @@ impl ClipModel {
         &self.text
     }
 
-    /// Natural log of the inverse temperature.
-    pub fn logit_scale(&self) -> f64 {
-        let entry = self.params.layout().get(LOGIT_SCALE).expect("every layout has a temperature");
-        f64::from(self.params.values()[entry.range.start])
+    pub(crate) fn vision(&self) -> &VisionTower {
+        &self.vision
     }
 
-    /// Normalises pixels by the mean and deviation of the configuration.
+    /// Natural log of the inverse temperature.
+    pub fn logit_scale(&self) -> f64 {
+        self.params.master(LOGIT_SCALE).double_value(&[])
+    }
+
+    /// Normalises pixels by the mean and deviation of the configuration, on the model's device.
     ///
     /// # Shapes
     ///
     /// - `pixels`: `[batch, 3, size, size]` u8
-    /// - returns the same shape in f32
+    /// - returns the same shape in the model's precision
     pub fn normalise(&self, pixels: &Tensor) -> Tensor {
-        pixels.to_kind(Kind::Float) * &self.pixel_scale + &self.pixel_shift
+        let pixels = pixels.to_device(self.device()).to_kind(Kind::Float);
+        (pixels * &self.pixel_scale + &self.pixel_shift).to_kind(self.params.kind())
     }
 
     /// Computes features of normalised pictures, with unit rows if `unit`.
@@ -131,7 +169,7 @@ impl ClipModel {
     /// # Shapes
     ///
     /// - `pixels`: `[n, 3, size, size]` u8
-    /// - returns `[n, embed]`, rows of unit length
+    /// - returns `[n, embed]` f32 in host memory, rows of unit length
     pub fn embed_pixels(&self, pixels: &Tensor) -> Tensor {
         self.in_batches(pixels, |part| self.encode_image(&self.normalise(part), true))
     }
@@ -141,7 +179,7 @@ impl ClipModel {
     /// # Shapes
     ///
     /// - `tokens`: `[n, context]` i64
-    /// - returns `[n, embed]`, rows of unit length
+    /// - returns `[n, embed]` f32 in host memory, rows of unit length
     pub fn embed_tokens(&self, tokens: &Tensor) -> Tensor {
         self.in_batches(tokens, |part| self.encode_text(part, true))
     }
@@ -150,12 +188,13 @@ impl ClipModel {
         let _no_graph = tch::no_grad_guard();
         let rows = input.size()[0];
         if rows == 0 {
-            let kind = (Kind::Float, input.device());
+            let kind = (Kind::Float, Device::Cpu);
             return Tensor::zeros([0, self.config.model.embed_dim], kind);
         }
         let mut parts = Vec::new();
         for start in (0..rows).step_by(usize::try_from(EMBED_BATCH).expect("a small constant")) {
-            parts.push(embed(&input.narrow(0, start, EMBED_BATCH.min(rows - start))));
+            let part = embed(&input.narrow(0, start, EMBED_BATCH.min(rows - start)));
+            parts.push(part.to_device(Device::Cpu));
         }
         Tensor::cat(&parts, 0)
     }
@@ -163,8 +202,8 @@ impl ClipModel {
 
 /// The parameters of a model: the token table first, then what else decays, then the rest.
 fn layout(config: &ModelConfig) -> Layout {
-    let mut parameters = TextTower::parameters(config);
-    parameters.extend(VisionTower::parameters(config));
+    let mut parameters = TextTower::parameters(&config.text, config.embed_dim);
+    parameters.extend(VisionTower::parameters(&config.vision, config.embed_dim));
     parameters.push((LOGIT_SCALE.to_owned(), vec![]));
     Layout::new(parameters)
 }
@@ -173,11 +212,12 @@ fn layout(config: &ModelConfig) -> Layout {
 ///
 /// # Shapes
 ///
-/// - `rows`: `[n, embed]`
-/// - returns the same shape; a row of zeros stays so
+/// - `rows`: `[n, embed]` of any precision
+/// - returns the same shape in f32; a row of zeros stays so
 pub fn unit_rows(rows: &Tensor) -> Tensor {
+    let rows = rows.to_kind(Kind::Float);
     let norm = rows.norm_scalaropt_dim(2.0, [-1], true);
-    rows / norm.clamp_min(1e-12)
+    &rows / norm.clamp_min(1e-12)
 }
 
 #[cfg(test)]

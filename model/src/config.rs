@@ -2,17 +2,22 @@
 //!
 //! Invariants of a [`ClipConfig`] made here: widths divide into heads, the picture into patches.
 //! A key that would change the model and is not supported is an error naming it; a key that merely
-//! repeats the default (`"pool_type": "tok"`) is accepted.
+//! repeats the default (`"attentional_pool": false`) is accepted.
 
+mod parse;
 mod read;
+mod write;
 
-use serde_json::{Value, json};
-
-use read::Section;
+use serde_json::Value;
 
 /// Mean and deviation of the red, green and blue of the pictures CLIP was made with.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+
+const NORM_EPS: f64 = 1e-5;
+/// ln(1/0.07)
+const INIT_LOGIT_SCALE: f64 = 2.659_260_036_932_778;
+const EOS_ID: i64 = 2;
 
 /// A CLIP model and how its pictures are prepared.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,30 +30,108 @@ pub struct ClipConfig {
 pub struct ModelConfig {
     /// Width of the space that pictures and captions share.
     pub embed_dim: i64,
-    /// `x·σ(1.702x)` in place of the exact GELU.
-    pub quick_gelu: bool,
     pub vision: VisionConfig,
     pub text: TextConfig,
+    /// Natural log of a new model's inverse temperature.
+    pub init_logit_scale: f64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct VisionConfig {
     pub image_size: i64,
-    pub layers: i64,
-    pub width: i64,
-    pub head_width: i64,
     pub patch_size: i64,
-    pub mlp_ratio: f64,
+    pub blocks: BlockConfig,
+    pub has_ln_pre: bool,
+    pub pool: VisionPool,
+}
+
+/// How the picture tower's positions become one feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VisionPool {
+    /// The class token's; `pool_type: tok`.
+    ClassToken,
+    /// The patches' mean, then the last norm; `pool_type: avg`, `final_ln_after_pool`.
+    MeanThenNorm,
+    /// The last norm, then the patches' mean; `pool_type: avg`.
+    NormThenMean,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextConfig {
     pub context_length: i64,
     pub vocab_size: i64,
+    pub blocks: BlockConfig,
+    pub is_causal: bool,
+    pub pool: TextPool,
+    pub projection: TextProjection,
+    /// Another tokenizer than CLIP's, by its name on a hub: captions must come as token ids then.
+    pub foreign_tokenizer: Option<String>,
+}
+
+/// At which position of a caption the feature is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextPool {
+    /// The first of the largest ids.
+    Argmax,
+    /// The first of this id, or position 0.
+    Eos(i64),
+    First,
+    Last,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextProjection {
+    /// `text_projection`, `[width, embed]`.
+    Matrix,
+    /// `text_projection.weight`, `[embed, width]`, and its bias.
+    Linear,
+    /// None: the width is the embedding's.
+    None,
+}
+
+/// What the residual blocks of one tower are made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockConfig {
+    pub layers: i64,
     pub width: i64,
     pub heads: i64,
-    pub layers: i64,
     pub mlp_ratio: f64,
+    pub activation: Activation,
+    pub norm_eps: f64,
+    /// First value of the gains after attention and MLP, if there are such.
+    pub layer_scale: Option<f64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The exact GELU, by the error function.
+    Gelu,
+    /// Its approximation by tanh.
+    GeluTanh,
+    /// `x·σ(1.702x)`
+    QuickGelu,
+}
+
+impl BlockConfig {
+    /// Width of the MLP's hidden layer.
+    pub fn hidden(&self) -> i64 {
+        #[expect(clippy::cast_possible_truncation, reason = "OpenCLIP truncates so too")]
+        let hidden = (self.width as f64 * self.mlp_ratio) as i64;
+        hidden
+    }
+}
+
+impl TextPool {
+    /// The pooled position of one caption's token ids.
+    pub(crate) fn position(self, ids: &[i64]) -> usize {
+        let first_of = |wanted: i64| ids.iter().position(|&id| id == wanted).unwrap_or(0);
+        match self {
+            Self::Argmax => ids.iter().max().map_or(0, |&largest| first_of(largest)),
+            Self::Eos(id) => first_of(id),
+            Self::First => 0,
+            Self::Last => ids.len().saturating_sub(1),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -101,73 +184,48 @@ impl ClipConfig {
         if quick_gelu && !Self::PRESETS.contains(&name) {
             return Err(unknown());
         }
+        let activation = if quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
+        let blocks = |layers, width, heads| BlockConfig {
+            layers,
+            width,
+            heads,
+            mlp_ratio: 4.0,
+            activation,
+            norm_eps: NORM_EPS,
+            layer_scale: None,
+        };
         let (image_size, patch_size, layers, width, head_width) = vision;
-        let vision =
-            VisionConfig { image_size, layers, width, head_width, patch_size, mlp_ratio: 4.0 };
+        let vision = VisionConfig {
+            image_size,
+            patch_size,
+            blocks: blocks(layers, width, width / head_width),
+            has_ln_pre: true,
+            pool: VisionPool::ClassToken,
+        };
         let (context_length, layers, width, heads) = text;
-        let vocab_size = 49_408;
-        let text = TextConfig { context_length, vocab_size, width, heads, layers, mlp_ratio: 4.0 };
+        let text = TextConfig {
+            context_length,
+            vocab_size: 49_408,
+            blocks: blocks(layers, width, heads),
+            is_causal: true,
+            pool: TextPool::Argmax,
+            projection: TextProjection::Matrix,
+            foreign_tokenizer: None,
+        };
         Ok(Self {
-            model: ModelConfig { embed_dim, quick_gelu, vision, text },
+            model: ModelConfig { embed_dim, vision, text, init_logit_scale: INIT_LOGIT_SCALE },
             preprocess: PreprocessConfig { mean: CLIP_MEAN, std: CLIP_STD },
         })
     }
 
     /// Reads the text of an `open_clip_config.json`.
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let mut root = Section::root(serde_json::from_str(text)?)?;
-        let mut model = root.section("model_cfg")?;
-        let embed_dim = model.positive("embed_dim", None)?;
-        let quick_gelu = model.boolean("quick_gelu", false)?;
-        let vision = vision(model.section("vision_cfg")?)?;
-        let text = text_tower(model.section("text_cfg")?)?;
-        model.tolerate("custom_text", &[json!(false), Value::Null])?;
-        model.tolerate("init_logit_bias", &[Value::Null])?;
-        model.tolerate("cast_dtype", &[Value::Null, json!("")])?;
-        model.finish()?;
-        let preprocess = match root.optional_section("preprocess_cfg")? {
-            Some(section) => preprocess(section, vision.image_size)?,
-            None => PreprocessConfig { mean: CLIP_MEAN, std: CLIP_STD },
-        };
-        root.finish()?;
-        Ok(Self { model: ModelConfig { embed_dim, quick_gelu, vision, text }, preprocess })
+        parse::config(text)
     }
 
     /// Writes the text of an `open_clip_config.json` that `open_clip` loads.
     pub fn to_json(&self) -> String {
-        let Self { model: ModelConfig { embed_dim, quick_gelu, vision, text }, preprocess } = self;
-        let PreprocessConfig { mean, std } = preprocess;
-        let value = json!({
-            "model_cfg": {
-                "embed_dim": embed_dim,
-                "quick_gelu": quick_gelu,
-                "vision_cfg": {
-                    "image_size": vision.image_size,
-                    "layers": vision.layers,
-                    "width": vision.width,
-                    "head_width": vision.head_width,
-                    "patch_size": vision.patch_size,
-                    "mlp_ratio": vision.mlp_ratio,
-                },
-                "text_cfg": {
-                    "context_length": text.context_length,
-                    "vocab_size": text.vocab_size,
-                    "width": text.width,
-                    "heads": text.heads,
-                    "layers": text.layers,
-                    "mlp_ratio": text.mlp_ratio,
-                },
-            },
-            "preprocess_cfg": {
-                "mean": mean.map(exact),
-                "std": std.map(exact),
-                "interpolation": "bicubic",
-                "resize_mode": "shortest",
-            },
-        });
-        let mut text = serde_json::to_string_pretty(&value).expect("plain values have a JSON form");
-        text.push('\n');
-        text
+        write::config(self)
     }
 
     /// Height and width of the pictures the model sees.
@@ -179,83 +237,6 @@ impl ClipConfig {
     pub fn context_length(&self) -> usize {
         usize::try_from(self.model.text.context_length).expect("validated as positive")
     }
-}
-
-/// The shortest decimal that reads back as the same f32, as an f64 (`0.48145466`, not `0.4814546…`).
-fn exact(value: f32) -> f64 {
-    value.to_string().parse().expect("a printed f32 is a number")
-}
-
-fn vision(mut section: Section) -> Result<VisionConfig, ConfigError> {
-    let config = VisionConfig {
-        image_size: section.positive("image_size", Some(224))?,
-        layers: section.positive("layers", Some(12))?,
-        width: section.positive("width", Some(768))?,
-        head_width: section.positive("head_width", Some(64))?,
-        patch_size: section.positive("patch_size", Some(16))?,
-        mlp_ratio: section.ratio("mlp_ratio", 4.0)?,
-    };
-    section.divides("head_width", config.head_width, "a divisor of width", config.width)?;
-    section.divides(
-        "patch_size",
-        config.patch_size,
-        "a divisor of image_size",
-        config.image_size,
-    )?;
-    for (key, neutral) in [
-        ("patch_dropout", json!(0.0)),
-        ("attentional_pool", json!(false)),
-        ("no_ln_pre", json!(false)),
-        ("pos_embed_type", json!("learnable")),
-        ("pool_type", json!("tok")),
-    ] {
-        section.tolerate(key, &[neutral])?;
-    }
-    section.tolerate_block_keys()?;
-    section.finish()?;
-    Ok(config)
-}
-
-fn text_tower(mut section: Section) -> Result<TextConfig, ConfigError> {
-    let config = TextConfig {
-        context_length: section.positive("context_length", Some(77))?,
-        vocab_size: section.positive("vocab_size", Some(49_408))?,
-        width: section.positive("width", Some(512))?,
-        heads: section.positive("heads", Some(8))?,
-        layers: section.positive("layers", Some(12))?,
-        mlp_ratio: section.ratio("mlp_ratio", 4.0)?,
-    };
-    section.divides("heads", config.heads, "a divisor of width", config.width)?;
-    for (key, neutral) in [
-        ("embed_cls", json!(false)),
-        ("no_causal_mask", json!(false)),
-        ("pool_type", json!("argmax")),
-        ("proj_type", json!("linear")),
-        ("proj_bias", json!(false)),
-        ("pad_id", json!(0)),
-        ("hf_model_name", Value::Null),
-        ("hf_tokenizer_name", Value::Null),
-        ("tokenizer_kwargs", Value::Null),
-    ] {
-        section.tolerate(key, &[neutral])?;
-    }
-    section.tolerate_block_keys()?;
-    section.finish()?;
-    Ok(config)
-}
-
-fn preprocess(mut section: Section, image_size: i64) -> Result<PreprocessConfig, ConfigError> {
-    let config = PreprocessConfig {
-        mean: section.colour("mean", CLIP_MEAN)?,
-        std: section.colour("std", CLIP_STD)?,
-    };
-    section.tolerate("size", &[json!(image_size), json!([image_size, image_size])])?;
-    section.tolerate("mode", &[json!("RGB")])?;
-    section.tolerate("interpolation", &[json!("bicubic")])?;
-    section.tolerate("resize_mode", &[json!("shortest")])?;
-    section.tolerate("fill_color", &[json!(0)])?;
-    section.finish()?;
-    Ok(config)
 }
 
 #[cfg(test)]

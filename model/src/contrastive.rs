@@ -28,12 +28,14 @@ pub struct Gathered {
 /// This rank's share of the loss, and of its gradient. Sums over the ranks are the batch's.
 #[derive(Debug)]
 pub struct LossShare {
-    pub loss: f64,
+    /// `[]`, in nats
+    pub loss: Tensor,
     /// `[all, embed]`
     pub by_images: Tensor,
     /// `[all, embed]`
     pub by_captions: Tensor,
-    pub by_log_scale: f64,
+    /// `[]`
+    pub by_log_scale: Tensor,
 }
 
 /// Computes this rank's share of the symmetric contrastive loss of `gathered`.
@@ -46,19 +48,19 @@ pub fn loss_share(gathered: &Gathered, log_scale: &Tensor) -> LossShare {
     let leaf = |tensor: &Tensor| tensor.detach().set_requires_grad(true);
     let (images, captions, log_scale) = (leaf(images), leaf(captions), leaf(log_scale));
     if own.is_empty() {
+        let nought = || log_scale.detach().zeros_like();
         return LossShare {
-            loss: 0.0,
+            loss: nought(),
             by_images: images.detach().zeros_like(),
             by_captions: captions.detach().zeros_like(),
-            by_log_scale: 0.0,
+            by_log_scale: nought(),
         };
     }
     let loss = local_loss(&images, &captions, &log_scale, own.clone());
     let gradients = Tensor::run_backward(&[&loss], &[&images, &captions, &log_scale], false, false);
     let [by_images, by_captions, by_log_scale] =
         <[Tensor; 3]>::try_from(gradients).expect("three inputs have three gradients");
-    let by_log_scale = by_log_scale.double_value(&[]);
-    LossShare { loss: loss.double_value(&[]), by_images, by_captions, by_log_scale }
+    LossShare { loss: loss.detach(), by_images, by_captions, by_log_scale }
 }
 
 /// The loss of rows `own` against all columns, over the number of *all* pairs.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::clip::ClipModel;
 use crate::config::ClipConfig;
+use crate::device::Placement;
 use crate::weights::WeightsError;
 
 pub const CONFIG_FILE: &str = "open_clip_config.json";
@@ -22,12 +23,17 @@ pub fn save(dir: &Path, model: &ClipModel) -> Result<(), WeightsError> {
     model.save(&dir.join(WEIGHTS_FILE))
 }
 
-/// Loads what [`save`] or OpenCLIP wrote.
+/// Loads what [`save`] or OpenCLIP wrote, in f32 on the CPU.
 pub fn load(dir: &Path) -> Result<ClipModel, WeightsError> {
+    load_at(dir, Placement::default())
+}
+
+/// Loads what [`save`] or OpenCLIP wrote.
+pub fn load_at(dir: &Path, placement: Placement) -> Result<ClipModel, WeightsError> {
     let path = dir.join(CONFIG_FILE);
     let text = fs::read_to_string(&path)
         .map_err(|source| WeightsError::Read { path: path.clone(), source })?;
     let config =
         ClipConfig::from_json(&text).map_err(|source| WeightsError::Config { path, source })?;
-    ClipModel::load(&config, &dir.join(WEIGHTS_FILE))
+    ClipModel::load_at(&config, &dir.join(WEIGHTS_FILE), placement)
 }

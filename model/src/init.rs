@@ -8,9 +8,6 @@ use crate::config::ModelConfig;
 use crate::flat::{Entry, Layout};
 use crate::rng::Rng;
 
-/// Natural log of the first inverse temperature, `1/0.07`.
-pub(crate) const FIRST_LOGIT_SCALE: f32 = 2.659_26;
-
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Draw {
     Constant(f32),
@@ -51,11 +48,8 @@ fn fill(values: &mut [f32], draw: Draw, rng: &mut Rng) {
 
 fn rule(entry: &Entry, config: &ModelConfig) -> Draw {
     let in_vision = entry.name.starts_with("visual.");
-    let (width, layers) = if in_vision {
-        (config.vision.width as f64, config.vision.layers as f64)
-    } else {
-        (config.text.width as f64, config.text.layers as f64)
-    };
+    let blocks = if in_vision { &config.vision.blocks } else { &config.text.blocks };
+    let (width, layers) = (blocks.width as f64, blocks.layers as f64);
     let normal = |deviation: f64| Draw::Normal { deviation };
     let uniform = |bound: f64| Draw::Uniform { bound };
     let name = entry.name.strip_prefix("visual.").unwrap_or(&entry.name);
@@ -63,12 +57,15 @@ fn rule(entry: &Entry, config: &ModelConfig) -> Draw {
         .rsplit_once("resblocks.")
         .map_or(name, |(_, in_block)| in_block.split_once('.').map_or(in_block, |(_, part)| part));
     match part {
-        "logit_scale" => Draw::Constant(FIRST_LOGIT_SCALE),
+        "logit_scale" => Draw::Constant(narrowed(config.init_logit_scale)),
+        "ls_1.gamma" | "ls_2.gamma" => Draw::Constant(narrowed(blocks.layer_scale.unwrap_or(1.0))),
         "token_embedding.weight" => normal(0.02),
         "positional_embedding" if !in_vision => normal(0.01),
-        "class_embedding" | "positional_embedding" | "proj" | "text_projection" => {
-            normal(width.powf(-0.5))
-        }
+        "class_embedding"
+        | "positional_embedding"
+        | "proj"
+        | "text_projection"
+        | "text_projection.weight" => normal(width.powf(-0.5)),
         "conv1.weight" => uniform(fan_in(entry).powf(-0.5)),
         "attn.in_proj_weight" if in_vision => uniform((6.0 / (4.0 * width)).sqrt()),
         "attn.in_proj_weight" => normal(width.powf(-0.5)),
@@ -80,13 +77,15 @@ fn rule(entry: &Entry, config: &ModelConfig) -> Draw {
             uniform(fan_in(entry).powf(-0.5))
         }
         "mlp.c_fc.bias" => uniform(width.powf(-0.5)),
-        "mlp.c_proj.bias" => {
-            let ratio = if in_vision { config.vision.mlp_ratio } else { config.text.mlp_ratio };
-            uniform((width * ratio).powf(-0.5))
-        }
+        "mlp.c_proj.bias" => uniform((width * blocks.mlp_ratio).powf(-0.5)),
         norm if norm.ends_with(".weight") => Draw::Constant(1.0),
         _ => Draw::Constant(0.0),
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "read in f64, kept in f32")]
+fn narrowed(value: f64) -> f32 {
+    value as f32
 }
 
 fn fan_in(entry: &Entry) -> f64 {

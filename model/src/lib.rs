@@ -5,7 +5,8 @@
 //! OpenCLIP's checkpoint keys, so they go both ways without conversion.
 //!
 //! What this crate refuses: networks, clocks, global random state, and knowledge of runs, gangs or
-//! stores. Every random choice derives from a seed in the arguments. Computation is f32 on the CPU.
+//! stores. Every random choice derives from a seed in the arguments. CLIP computes in f32 or bf16, on
+//! the CPU or a GPU (see [`device`]); everything else in f32 on the CPU.
 //!
 //! Shape mistakes of a caller may panic (the rank dies, the gang restarts); whatever is read from
 //! disk is checked and answered with an error that names the file and the tensor or key.
@@ -16,9 +17,11 @@ pub mod clip;
 pub mod collective;
 pub mod config;
 pub mod contrastive;
+pub mod device;
 pub mod flat;
 pub mod folder;
 pub mod kmeans;
+pub mod memory;
 pub mod preprocess;
 pub mod text;
 pub mod threads;
@@ -29,8 +32,9 @@ pub mod vision;
 pub mod weights;
 pub mod zeroshot;
 
-mod buffer;
+mod chain;
 mod init;
+mod native;
 mod rng;
 
 pub use tch;

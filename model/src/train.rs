@@ -5,12 +5,20 @@
 //! that no caption of the batch names, which are nought on every rank: of a small model's 32 MB,
 //! some 8 remain.
 //!
+//! On a GPU a gang of one is never waited for within a step: whether the update is applied is
+//! decided there, and [`Trainer::outcome`] of a step is best asked for after the next has begun.
+//!
 //! Invariants: after a step every rank holds the same bits; a step that is refused (nothing valid,
 //! nothing finite) changes nothing and is refused on every rank alike.
 
 mod exchange;
+mod gradients;
 mod hyper;
+mod passes;
+mod pending;
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use tch::{Kind, Tensor};
@@ -20,15 +28,22 @@ use crate::clip::{ClipModel, LOGIT_SCALE};
 use crate::collective::{Collective, CollectiveError};
 use crate::config::ClipConfig;
 use crate::contrastive::{Gathered, LossShare, loss_share};
-use crate::flat::Layout;
-use crate::text::TOKEN_EMBEDDING;
+use crate::device::{self, Placement};
+use crate::memory::{self, MemoryShape};
+use crate::native::{self, NativeError};
 use crate::weights::{self, WeightsError};
 
 use exchange::{LocalFeatures, exchange_features, reduce_share};
-pub use hyper::TrainHyper;
+use gradients::Gradients;
+pub use hyper::{Schedule, TrainHyper};
+use passes::{Keep, Micro, Trace};
+use pending::{Pending, Queued};
 
 /// The largest allowed log of the inverse temperature: ln 100.
-const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
+const MAX_LOGIT_SCALE: f64 = 4.605_170_185_988_092;
+
+/// Steps that may be queued on a GPU and not yet looked at.
+const MAX_IN_FLIGHT: usize = 2;
 
 /// One rank's pairs of one step, as plain data. Every rank has the same number of pairs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +54,17 @@ pub struct Batch {
     pub tokens: Vec<i64>,
     /// `[pairs]`; a pair that could not be read keeps its slot and is false here.
     pub valid: Vec<bool>,
+}
+
+/// How a step is computed. None of it changes the loss or the gradient beyond rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrainOptions {
+    /// Pairs of one pass; none: the rank's whole batch.
+    pub micro_batch: Option<usize>,
+    /// Keep only the blocks' inputs between the passes, and compute the rest twice.
+    pub recompute: bool,
+    /// Decide and update by queued tensor operations even on the CPU; a GPU does so always.
+    pub queued: bool,
 }
 
 /// What one step did; the same on every rank.
@@ -67,8 +93,61 @@ pub enum StepError {
     Batch { field: &'static str, expected: usize, found: usize },
     #[error("token id {id} is outside the vocabulary of {vocab_size}")]
     Token { id: i64, vocab_size: i64 },
+    #[error("{0}")]
+    OutOfMemory(OutOfMemory),
+    #[error("libtorch: {0}")]
+    Torch(String),
     #[error(transparent)]
     Collective(#[from] CollectiveError),
+}
+
+/// A step that did not fit, and what would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    pub device: String,
+    pub shape: MemoryShape,
+    /// Bytes in use at most until then; of the whole process on the CPU.
+    pub peak: Option<u64>,
+    /// Bytes there are.
+    pub capacity: Option<u64>,
+    /// The largest micro-batch that would have fitted, by estimate; 0: none would.
+    pub would_fit: usize,
+    /// What the allocator said.
+    pub said: String,
+}
+
+impl std::fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { device, shape, peak, capacity, would_fit, said } = self;
+        let MemoryShape { precision, recompute, rank_batch, micro_batch, .. } = shape;
+        let gib = |bytes: &Option<u64>| match bytes {
+            Some(bytes) => format!("{:.1} GiB", *bytes as f64 / f64::from(1 << 30)),
+            None => "an unknown number".to_owned(),
+        };
+        let recomputed = if *recompute { "with" } else { "without" };
+        write!(
+            f,
+            "out of memory on {device}: a pass of {micro_batch} of the {rank_batch} pairs in \
+             {precision}, {recomputed} recomputation, had {} in use at its peak of {} there are",
+            gib(peak),
+            gib(capacity)
+        )?;
+        if *would_fit > 0 {
+            write!(f, "; by estimate a micro-batch of {would_fit} would have fitted: lower it")?;
+        } else {
+            write!(f, "; by estimate not even one pair at a time fits: take a smaller model")?;
+        }
+        if !recompute {
+            write!(f, ", or turn recomputation on")?;
+        }
+        write!(f, " (the allocator: {said})")
+    }
+}
+
+impl From<NativeError> for StepError {
+    fn from(error: NativeError) -> Self {
+        Self::Torch(error.to_string())
+    }
 }
 
 /// A model in training on one rank.
@@ -77,14 +156,18 @@ pub struct Trainer {
     model: ClipModel,
     optimizer: AdamW,
     hyper: TrainHyper,
+    options: TrainOptions,
+    /// Updates known to be done.
     steps_done: u64,
-    /// Laid out as the parameters; rows of the token table not in `touched` are nought.
-    grads: Vec<f32>,
-    touched: Vec<usize>,
+    gradients: Gradients,
+    /// `[]` f32: updates done, as the device counts them; where updates are queued.
+    device_step: Option<Tensor>,
+    /// Steps begun whose outcome was not asked for yet, oldest first.
+    pending: VecDeque<Pending>,
 }
 
 impl Trainer {
-    /// Starts from a model drawn from `seed`.
+    /// Starts from a model drawn from `seed`, in f32 on the CPU.
     pub fn new(config: &ClipConfig, hyper: TrainHyper, seed: u64) -> Self {
         Self::from_model(ClipModel::new(config, seed), hyper)
     }
@@ -92,7 +175,8 @@ impl Trainer {
     /// Starts from given weights, with a fresh optimizer, at step 0.
     pub fn from_model(model: ClipModel, hyper: TrainHyper) -> Self {
         let layout = model.params().layout();
-        let optimizer = AdamW::new(options(&hyper), layout.total(), layout.decayed().end);
+        let (total, decayed) = (layout.total(), layout.decayed().end);
+        let optimizer = AdamW::new(options(&hyper), total, decayed, model.device());
         Self::assemble(model, optimizer, hyper, 0)
     }
 
@@ -104,37 +188,69 @@ impl Trainer {
         hyper: TrainHyper,
         model: &Path,
         optimizer: &Path,
+        placement: Placement,
     ) -> Result<Self, WeightsError> {
-        let model = ClipModel::load(config, model)?;
+        let model = ClipModel::load_at(config, model, placement)?;
         let layout = model.params().layout();
         let state = weights::read_optimizer(optimizer, layout)?;
         let decayed = layout.decayed().end;
+        let (first, second) = (&state.exp_avg, &state.exp_avg_sq);
         let optimizer =
-            AdamW::with_state(options(&hyper), decayed, state.exp_avg, state.exp_avg_sq);
+            AdamW::with_state(options(&hyper), decayed, first, second, placement.device);
         Ok(Self::assemble(model, optimizer, hyper, state.step))
     }
 
     fn assemble(model: ClipModel, optimizer: AdamW, hyper: TrainHyper, steps_done: u64) -> Self {
-        let layout = model.params().layout();
-        assert_eq!(table(layout).start, 0, "the token table lies first");
-        let grads = vec![0.0; layout.total()];
-        Self { model, optimizer, hyper, steps_done, grads, touched: Vec::new() }
+        let is_queued = model.device().is_cuda();
+        let gradients = gradients_of(&model, is_queued);
+        let mut trainer = Self {
+            model,
+            optimizer,
+            hyper,
+            options: TrainOptions::default(),
+            steps_done,
+            gradients,
+            device_step: None,
+            pending: VecDeque::new(),
+        };
+        if is_queued {
+            trainer.count_on_device();
+        }
+        trainer
+    }
+
+    /// Sets how steps are computed from now on.
+    #[must_use]
+    pub fn with_options(mut self, options: TrainOptions) -> Self {
+        if options.queued && self.device_step.is_none() {
+            self.gradients = gradients_of(&self.model, true);
+            self.count_on_device();
+        }
+        self.options = options;
+        self
+    }
+
+    fn count_on_device(&mut self) {
+        #[expect(clippy::cast_precision_loss, reason = "torch counts steps so, up to 2^24")]
+        let done = Tensor::from(self.steps_done as f32);
+        self.device_step = Some(done.to_device(self.model.device()));
     }
 
     /// Writes model and optimizer; making them durable is the caller's business.
+    ///
+    /// # Panics
+    ///
+    /// If a step was begun whose [`Self::outcome`] was not asked for.
     pub fn save(&self, model: &Path, optimizer: &Path) -> Result<(), WeightsError> {
+        assert!(self.pending.is_empty(), "a step is under way");
         self.model.save(model)?;
         let layout = self.model.params().layout();
-        weights::write_optimizer(
-            optimizer,
-            layout,
-            self.optimizer.exp_avg(),
-            self.optimizer.exp_avg_sq(),
-            self.steps_done,
-        )
+        let (first, second) = self.optimizer.to_host();
+        let (first, second) = (native::values(&first), native::values(&second));
+        weights::write_optimizer(optimizer, layout, first, second, self.steps_done)
     }
 
-    /// Updates done, counted from the seed model.
+    /// Updates known to be done, counted from the seed model.
     pub fn steps_done(&self) -> u64 {
         self.steps_done
     }
@@ -143,7 +259,7 @@ impl Trainer {
         &self.model
     }
 
-    /// Trains on one global batch, of which `batch` is this rank's part.
+    /// Trains on one global batch, of which `batch` is this rank's part, and waits for it.
     ///
     /// # Errors
     ///
@@ -154,48 +270,130 @@ impl Trainer {
         batch: &Batch,
         collective: &mut dyn Collective,
     ) -> Result<StepReport, StepError> {
-        let step = self.steps_done;
-        let local = self.forward(batch)?;
-        let (gathered, touched) = exchange_features(&local, batch, collective)?;
-        let valid_pairs = gathered.images.size()[0];
-        if valid_pairs == 0 {
-            return Err(StepError::NoValidPairs { step });
-        }
-        let log_scale = self.model.params().leaf(LOGIT_SCALE);
-        let mut share = loss_share(&gathered, &log_scale);
-        reduce_share(&mut share, collective)?;
-        let loss = share.loss;
-        if !loss.is_finite() {
-            return Err(StepError::NotFinite { step, loss, grad_norm: f64::NAN });
-        }
-        self.backward(&local, &gathered, &share);
-        self.reduce_gradients(touched, share.by_log_scale, collective)?;
-        let grad_norm = self.grad_norm();
-        if !grad_norm.is_finite() {
-            return Err(StepError::NotFinite { step, loss, grad_norm });
-        }
-        let lr = self.hyper.learning_rate(step);
-        self.apply(lr);
-        let logit_scale = self.model.logit_scale();
-        let valid_pairs = valid_pairs.unsigned_abs();
-        Ok(StepReport { step: self.steps_done, loss, logit_scale, lr, grad_norm, valid_pairs })
+        assert!(self.pending.is_empty(), "the outcome of an earlier step was not asked for");
+        self.begin(batch, collective)?;
+        self.outcome().expect("a step was begun")
     }
 
-    /// Computes this rank's features, with a graph down to the parameters.
-    fn forward(&self, batch: &Batch) -> Result<LocalFeatures, StepError> {
+    /// How many steps may be under way before one must be looked at: more than one on a GPU, which
+    /// then never waits for the next step.
+    pub fn max_in_flight(&self) -> usize {
+        if self.device_step.is_some() { MAX_IN_FLIGHT } else { 1 }
+    }
+
+    /// Steps begun whose [`Self::outcome`] was not asked for.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Begins a step; on a GPU it is queued and goes on while the caller prepares the next.
+    ///
+    /// # Errors
+    ///
+    /// What prevents the step from being computed at all. Whether it was applied, [`Self::outcome`]
+    /// tells.
+    pub fn begin(
+        &mut self,
+        batch: &Batch,
+        collective: &mut dyn Collective,
+    ) -> Result<(), StepError> {
+        assert!(self.pending.len() < self.max_in_flight(), "an outcome must be asked for first");
         let pairs = self.check(batch)?;
-        let size = self.model.config().model.vision.image_size;
-        let context = self.model.config().model.text.context_length;
-        let pixels = Tensor::from_slice(&batch.pixels).view([pairs, 3, size, size]);
-        let images = self.model.encode_image(&self.model.normalise(&pixels), true);
-        let tokens = Tensor::from_slice(&batch.tokens).view([pairs, context]);
-        let tower = self.model.text();
-        let rows = tch::no_grad(|| tower.rows(&tokens)).set_requires_grad(true);
-        let captions = crate::clip::unit_rows(&tower.forward_rows(&rows, &tokens));
-        Ok(LocalFeatures { images, captions, tokens, rows })
+        let micro_batch = self.options.micro_batch.unwrap_or(pairs).clamp(1, pairs);
+        let shape = MemoryShape {
+            precision: self.model.placement().precision,
+            recompute: self.options.recompute,
+            rank_batch: pairs,
+            global_batch: pairs * collective.world_size(),
+            micro_batch,
+        };
+        // libtorch's errors in plain tensor operations are panics in tch.
+        let begun = catch_unwind(AssertUnwindSafe(|| self.compute(batch, micro_batch, collective)));
+        match begun {
+            Ok(Err(StepError::Torch(said))) => Err(self.explain(said, shape)),
+            Ok(result) => result,
+            Err(panic) => match panic.downcast_ref::<String>() {
+                Some(said) if is_out_of_memory(said) => Err(self.explain(said.clone(), shape)),
+                Some(_) | None => resume_unwind(panic),
+            },
+        }
     }
 
-    fn check(&self, batch: &Batch) -> Result<i64, StepError> {
+    /// The outcome of the oldest step under way; waits for it. None if there is none.
+    pub fn outcome(&mut self) -> Option<Result<StepReport, StepError>> {
+        let outcome = match self.pending.pop_front()? {
+            Pending::Known(outcome) => outcome,
+            Pending::Queued(queued) => queued.read(self.steps_done, &self.hyper),
+        };
+        if outcome.is_ok() {
+            self.steps_done += 1;
+        }
+        Some(outcome)
+    }
+
+    fn compute(
+        &mut self,
+        batch: &Batch,
+        micro_batch: usize,
+        collective: &mut dyn Collective,
+    ) -> Result<(), StepError> {
+        let (micros, local, traces) = self.forward(batch, micro_batch);
+        let (gathered, touched) = exchange_features(&local, batch, collective)?;
+        let valid_pairs = gathered.images.size()[0].unsigned_abs();
+        if valid_pairs == 0 {
+            let refused = StepError::NoValidPairs { step: self.steps_done };
+            self.pending.push_back(Pending::Known(Err(refused)));
+            return Ok(());
+        }
+        let mut share = loss_share(&gathered, &self.model.params().master(LOGIT_SCALE));
+        reduce_share(&mut share, collective)?;
+        if self.device_step.is_none() {
+            let (step, loss) = (self.steps_done, share.loss.double_value(&[]));
+            if !loss.is_finite() {
+                let refused = StepError::NotFinite { step, loss, grad_norm: f64::NAN };
+                self.pending.push_back(Pending::Known(Err(refused)));
+                return Ok(());
+            }
+        }
+        self.backward(&micros, &local, traces, &gathered, &share)?;
+        self.reduce_gradients(touched, &share.by_log_scale, collective)?;
+        if self.device_step.is_some() {
+            self.apply_queued(&share.loss, valid_pairs)
+        } else {
+            self.apply(share.loss.double_value(&[]), valid_pairs);
+            Ok(())
+        }
+    }
+
+    /// Computes this rank's features, and keeps the last micro-batch's way back to the parameters.
+    fn forward(&self, batch: &Batch, micro_batch: usize) -> (Vec<Micro>, LocalFeatures, Trace) {
+        let pairs = batch.valid.len();
+        let ranges = (0..pairs).step_by(micro_batch).map(|at| at..(at + micro_batch).min(pairs));
+        let micros: Vec<Micro> = ranges
+            .map(|range| Micro::upload(&self.model, &batch.pixels, &batch.tokens, range))
+            .collect();
+        let mut trace = Trace::Nothing;
+        let (mut images, mut captions) = (Vec::new(), Vec::new());
+        for (index, micro) in micros.iter().enumerate() {
+            let is_last = index + 1 == micros.len();
+            let keep = if is_last { self.keep() } else { Keep::Nothing };
+            let (features, kept) = micro.forward(&self.model, keep);
+            images.push(features.images);
+            captions.push(features.captions);
+            trace = kept;
+        }
+        let whole = |parts: &[Tensor]| match parts {
+            [whole] => whole.shallow_clone(),
+            parts => Tensor::cat(parts, 0),
+        };
+        (micros, LocalFeatures { images: whole(&images), captions: whole(&captions) }, trace)
+    }
+
+    const fn keep(&self) -> Keep {
+        if self.options.recompute { Keep::Inputs } else { Keep::Graph }
+    }
+
+    fn check(&self, batch: &Batch) -> Result<usize, StepError> {
         let (size, context) =
             (self.model.config().image_size(), self.model.config().context_length());
         let pairs = batch.valid.len();
@@ -211,134 +409,170 @@ impl Trainer {
         let vocab_size = self.model.config().model.text.vocab_size;
         match batch.tokens.iter().find(|id| !(0..vocab_size).contains(*id)) {
             Some(&id) => Err(StepError::Token { id, vocab_size }),
-            None => Ok(i64::try_from(pairs).expect("a batch fits memory")),
+            None => Ok(pairs),
         }
     }
 
-    /// Takes the gradient of the features down to the parameters, into `grads`.
-    fn backward(&mut self, local: &LocalFeatures, gathered: &Gathered, share: &LossShare) {
-        let layout = self.model.params().layout();
-        let table = table(layout);
-        let width = usize::try_from(self.model.config().model.text.width).expect("validated");
-        for row in self.touched.drain(..) {
-            self.grads[row * width..(row + 1) * width].fill(0.0);
-        }
+    /// Takes the gradient of the features down to the parameters.
+    fn backward(
+        &mut self,
+        micros: &[Micro],
+        local: &LocalFeatures,
+        mut trace: Trace,
+        gathered: &Gathered,
+        share: &LossShare,
+    ) -> Result<(), StepError> {
+        self.gradients.clear();
         if gathered.own.is_empty() {
-            self.grads[table.end..].fill(0.0);
-            return;
+            return Ok(());
         }
-        let surrogate = local.surrogate(gathered, share);
-        let mut places = Vec::new();
-        let mut inputs = Vec::new();
-        for (entry, leaf) in layout.entries().iter().zip(self.model.params().leaves()) {
-            if entry.name != TOKEN_EMBEDDING && entry.name != LOGIT_SCALE {
-                places.push(entry.range.clone());
-                inputs.push(leaf);
-            }
+        let by_features = local.own_gradients(gathered, share);
+        for micro in micros.iter().rev() {
+            let start = i64::try_from(micro.range.start).expect("a batch fits memory");
+            let length = i64::try_from(micro.range.len()).expect("a batch fits memory");
+            let [by_images, by_captions] =
+                [0, 1].map(|side: usize| by_features[side].narrow(0, start, length));
+            let kept = match std::mem::replace(&mut trace, Trace::Nothing) {
+                Trace::Nothing => micro.forward(&self.model, self.keep()).1,
+                kept @ (Trace::Graph { .. } | Trace::Inputs { .. }) => kept,
+            };
+            let gradients = &mut self.gradients;
+            micro.backward(&self.model, kept, &by_images, &by_captions, gradients)?;
         }
-        inputs.push(&local.rows);
-        let mut found = Tensor::run_backward(&[surrogate], &inputs, false, false);
-        let by_rows = found.pop().expect("one gradient per input");
-        for (place, gradient) in places.into_iter().zip(&found) {
-            let length = place.len();
-            gradient.copy_data(&mut self.grads[place], length);
-        }
-        scatter_rows(&mut self.grads, &local.tokens, &by_rows, width, &mut self.touched);
+        Ok(())
     }
 
     /// Sums the gradients over the ranks; `touched` are the token rows of any rank.
     fn reduce_gradients(
         &mut self,
         touched: Vec<usize>,
-        by_log_scale: f64,
+        by_log_scale: &Tensor,
         collective: &mut dyn Collective,
     ) -> Result<(), StepError> {
-        let layout = self.model.params().layout();
-        let dense = table(layout).end;
-        let scale = layout.get(LOGIT_SCALE).expect("every layout has a temperature").range.start;
         if collective.world_size() > 1 {
-            let width = usize::try_from(self.model.config().model.text.width).expect("validated");
-            let mut message = Vec::with_capacity(touched.len() * width + self.grads.len() - dense);
-            for &row in &touched {
-                message.extend_from_slice(&self.grads[row * width..(row + 1) * width]);
-            }
-            message.extend_from_slice(&self.grads[dense..]);
+            let mut message = self.gradients.to_message(&touched);
             collective.all_reduce_sum(&mut message)?;
-            let (rows, rest) = message.split_at(touched.len() * width);
-            for (&row, values) in touched.iter().zip(rows.chunks_exact(width)) {
-                self.grads[row * width..(row + 1) * width].copy_from_slice(values);
-            }
-            self.grads[dense..].copy_from_slice(rest);
+            self.gradients.from_message(&message, touched);
         }
-        self.touched = touched;
-        #[expect(clippy::cast_possible_truncation, reason = "it was an f32 when it was summed")]
-        let by_log_scale = by_log_scale as f32;
-        self.grads[scale] = by_log_scale;
+        let scale = self.model.params().layout().index(LOGIT_SCALE);
+        self.gradients.set_scalar(scale.expect("every layout has a temperature"), by_log_scale);
         Ok(())
     }
 
-    /// The norm of the summed gradient, added up in a fixed order.
-    fn grad_norm(&self) -> f64 {
-        let width = usize::try_from(self.model.config().model.text.width).expect("validated");
-        let dense = table(self.model.params().layout()).end;
-        let square = |values: &[f32]| -> f64 {
-            values
-                .chunks(4096)
-                .map(|part| part.iter().map(|g| f64::from(*g).powi(2)).sum::<f64>())
-                .sum()
-        };
-        let rows =
-            self.touched.iter().map(|row| square(&self.grads[row * width..(row + 1) * width]));
-        (rows.sum::<f64>() + square(&self.grads[dense..])).sqrt()
+    /// Updates the parameters in host memory, if the gradient is finite.
+    fn apply(&mut self, loss: f64, valid_pairs: u64) {
+        let step = self.steps_done;
+        let grad_norm = self.gradients.norm().double_value(&[]);
+        if !grad_norm.is_finite() {
+            let refused = StepError::NotFinite { step, loss, grad_norm };
+            self.pending.push_back(Pending::Known(Err(refused)));
+            return;
+        }
+        let lr = self.hyper.learning_rate(step);
+        let params = self.model.params_mut();
+        self.optimizer.update(params.values_mut(), &self.gradients.parts(), step + 1, lr);
+        let _ = tch::no_grad(|| params.master(LOGIT_SCALE).clamp_(0.0, MAX_LOGIT_SCALE));
+        params.refresh();
+        let logit_scale = self.model.logit_scale();
+        let step = step + 1;
+        let report = StepReport { step, loss, logit_scale, lr, grad_norm, valid_pairs };
+        self.pending.push_back(Pending::Known(Ok(report)));
     }
 
-    fn apply(&mut self, learning_rate: f64) {
-        let scale = self.model.params().layout().get(LOGIT_SCALE);
-        let scale = scale.expect("every layout has a temperature").range.start;
-        self.steps_done += 1;
-        let values = self.model.params_mut().values_mut();
-        self.optimizer.update(values, &self.grads, self.steps_done, learning_rate);
-        values[scale] = values[scale].clamp(0.0, MAX_LOGIT_SCALE);
+    /// Queues the update on the device, which applies it if loss and gradient are finite.
+    fn apply_queued(&mut self, loss: &Tensor, valid_pairs: u64) -> Result<(), StepError> {
+        let _no_graph = tch::no_grad_guard();
+        let device = self.model.device();
+        let grads = self.gradients.flat().expect("queued gradients are flat");
+        let grad_norm = self.gradients.norm();
+        let is_finite = loss.isfinite().logical_and(&grad_norm.isfinite());
+        let is_refused = is_finite.logical_not().to_kind(Kind::Float);
+        let rate = self.queued_rate();
+        let step = self.device_step.as_mut().expect("queued updates are counted");
+        let _ = step.g_add_scalar_(1.0);
+        let params = self.model.params_mut();
+        let masters = params.masters();
+        self.optimizer.update_on_device(masters, grads, step, &rate, &is_refused)?;
+        let _ = step.g_sub_(&is_refused);
+        let mut scale = params.master(LOGIT_SCALE);
+        let _ = scale.clamp_(0.0, MAX_LOGIT_SCALE);
+        params.refresh();
+        let figures = [loss, &grad_norm, &scale, &is_refused];
+        let figures = figures.map(|it| it.to_kind(Kind::Float).reshape([1]));
+        let queued = Queued::new(&Tensor::cat(&figures, 0), is_refused, valid_pairs, device)?;
+        self.pending.push_back(Pending::Queued(queued));
+        Ok(())
     }
+
+    /// The learning rate of the step being queued: by the updates done before it, of which the last
+    /// may not be known yet here, but is on the device.
+    fn queued_rate(&self) -> Tensor {
+        #[expect(clippy::cast_possible_truncation, reason = "applied in f32, as torch does")]
+        let rate = |step| Tensor::from(self.hyper.learning_rate(step) as f32);
+        let device = self.model.device();
+        let unknown: Vec<&Tensor> = self
+            .pending
+            .iter()
+            .filter_map(
+                |it| if let Pending::Queued(it) = it { Some(it.is_refused()) } else { None },
+            )
+            .collect();
+        let (first, second) = (rate(self.steps_done), rate(self.steps_done + 1));
+        match unknown.as_slice() {
+            [] => first.to_device(device),
+            [is_refused] => {
+                let (first, second) = (first.to_device(device), second.to_device(device));
+                first.where_self(&is_refused.gt(0.5), &second)
+            }
+            _ => unreachable!("{MAX_IN_FLIGHT} steps at most are under way"),
+        }
+    }
+
+    /// What an error of libtorch means for whoever asked for the step.
+    fn explain(&self, said: String, shape: MemoryShape) -> StepError {
+        if !is_out_of_memory(&said) {
+            return StepError::Torch(said);
+        }
+        let device = self.model.device();
+        let capacity = device::capacity(device);
+        let config = &self.model.config().model;
+        let would_fit = memory::largest_micro_batch(
+            config,
+            self.model.parameter_count(),
+            shape,
+            capacity.unwrap_or(u64::MAX),
+        );
+        StepError::OutOfMemory(OutOfMemory {
+            device: device::label(device),
+            shape,
+            peak: device::peak_bytes(device),
+            capacity,
+            would_fit,
+            said: first_line(&said),
+        })
+    }
+}
+
+fn gradients_of(model: &ClipModel, is_flat: bool) -> Gradients {
+    let width = model.config().model.text.blocks.width;
+    Gradients::new(model.params().layout(), width, model.device(), is_flat)
+}
+
+/// What libtorch's allocators say when there is no more.
+fn is_out_of_memory(said: &str) -> bool {
+    ["out of memory", "can't allocate memory", "not enough memory"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
+fn first_line(said: &str) -> String {
+    let said = said.split("Torch(\"").last().unwrap_or(said);
+    said.split("\\n").next().and_then(|it| it.lines().next()).unwrap_or("").to_owned()
 }
 
 fn options(hyper: &TrainHyper) -> AdamWOptions {
     let &TrainHyper { beta1, beta2, eps, weight_decay, .. } = hyper;
     AdamWOptions { beta1, beta2, eps, weight_decay }
-}
-
-/// Where the token table lies in the flat buffers.
-fn table(layout: &Layout) -> std::ops::Range<usize> {
-    layout.get(TOKEN_EMBEDDING).expect("every layout has a token table").range.clone()
-}
-
-/// Adds the gradients of looked-up rows to the token table's gradient.
-///
-/// # Shapes
-///
-/// - `tokens`: `[batch, context]` i64
-/// - `by_rows`: `[batch, context, width]`
-fn scatter_rows(
-    grads: &mut [f32],
-    tokens: &Tensor,
-    by_rows: &Tensor,
-    width: usize,
-    touched: &mut Vec<usize>,
-) {
-    let mut ids = vec![0_i64; tokens.numel()];
-    let count = ids.len();
-    tokens.copy_data(&mut ids, count);
-    let by_rows = by_rows.contiguous().to_kind(Kind::Float);
-    let rows = crate::buffer::values(&by_rows);
-    for (&id, row) in ids.iter().zip(rows.chunks_exact(width)) {
-        let id = usize::try_from(id).expect("ids were checked");
-        for (sum, value) in grads[id * width..(id + 1) * width].iter_mut().zip(row) {
-            *sum += value;
-        }
-        touched.push(id);
-    }
-    touched.sort_unstable();
-    touched.dedup();
 }
 
 #[cfg(test)]

@@ -1,28 +1,31 @@
 //! The residual blocks both towers are made of, as OpenCLIP's `ResidualAttentionBlock`.
 //!
-//! A tower needs one position of its last block only, so that block computes just this position's
-//! query, projection and MLP: the same numbers for a fifth less work in a model of four layers.
+//! Most towers need one position of their last block only, so that block computes just this
+//! position's query, projection and MLP: the same numbers for a fifth less work in a model of four
+//! layers. A tower is a chain of segments (see [`crate::chain`]): its blocks, and what comes before
+//! and after them.
 //!
 //! Dimension names: `batch`, `tokens` (positions), `width`, `heads`, `head` (width of one head).
 
 use tch::{Kind, Tensor};
 
+use crate::config::{Activation, BlockConfig};
 use crate::flat::FlatParams;
-
-const NORM_EPS: f64 = 1e-5;
 
 /// A layer norm's gain and offset.
 #[derive(Debug)]
 pub struct Norm {
     weight: Tensor,
     bias: Tensor,
+    eps: f64,
 }
 
 impl Norm {
-    pub(crate) fn new(params: &FlatParams, prefix: &str) -> Self {
+    pub(crate) fn new(params: &FlatParams, prefix: &str, eps: f64) -> Self {
         Self {
             weight: params.leaf(&format!("{prefix}.weight")),
             bias: params.leaf(&format!("{prefix}.bias")),
+            eps,
         }
     }
 
@@ -32,7 +35,7 @@ impl Norm {
 
     /// Normalises the last dimension.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), NORM_EPS, false)
+        x.layer_norm(self.weight.size(), Some(&self.weight), Some(&self.bias), self.eps, false)
     }
 }
 
@@ -44,13 +47,15 @@ struct Block {
     in_proj_bias: Tensor,
     out_proj_weight: Tensor,
     out_proj_bias: Tensor,
+    ls_1: Option<Tensor>,
     ln_2: Norm,
     fc_weight: Tensor,
     fc_bias: Tensor,
     proj_weight: Tensor,
     proj_bias: Tensor,
+    ls_2: Option<Tensor>,
     heads: i64,
-    quick_gelu: bool,
+    activation: Activation,
 }
 
 /// The positions a tower keeps, one per row of the batch.
@@ -62,21 +67,25 @@ pub(crate) struct Pooled {
 }
 
 impl Block {
-    fn new(params: &FlatParams, prefix: &str, heads: i64, quick_gelu: bool) -> Self {
+    fn new(params: &FlatParams, prefix: &str, config: &BlockConfig) -> Self {
         let leaf = |name: &str| params.leaf(&format!("{prefix}.{name}"));
+        let &BlockConfig { heads, activation, norm_eps, layer_scale, .. } = config;
+        let gamma = |name: &str| layer_scale.map(|_| leaf(name));
         Self {
-            ln_1: Norm::new(params, &format!("{prefix}.ln_1")),
+            ln_1: Norm::new(params, &format!("{prefix}.ln_1"), norm_eps),
             in_proj_weight: leaf("attn.in_proj_weight"),
             in_proj_bias: leaf("attn.in_proj_bias"),
             out_proj_weight: leaf("attn.out_proj.weight"),
             out_proj_bias: leaf("attn.out_proj.bias"),
-            ln_2: Norm::new(params, &format!("{prefix}.ln_2")),
+            ls_1: gamma("ls_1.gamma"),
+            ln_2: Norm::new(params, &format!("{prefix}.ln_2"), norm_eps),
             fc_weight: leaf("mlp.c_fc.weight"),
             fc_bias: leaf("mlp.c_fc.bias"),
             proj_weight: leaf("mlp.c_proj.weight"),
             proj_bias: leaf("mlp.c_proj.bias"),
+            ls_2: gamma("ls_2.gamma"),
             heads,
-            quick_gelu,
+            activation,
         }
     }
 
@@ -89,9 +98,7 @@ impl Block {
         let mask = None::<Tensor>;
         let mixed =
             Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, is_causal, None, false);
-        let mixed = mixed.transpose(1, 2).reshape([batch, tokens, width]);
-        let x = x + mixed.linear(&self.out_proj_weight, Some(&self.out_proj_bias));
-        &x + self.mlp(&self.ln_2.forward(&x))
+        self.rest(x, &mixed.transpose(1, 2).reshape([batch, tokens, width]))
     }
 
     /// Computes the pooled positions of [`Self::forward`] only.
@@ -115,19 +122,32 @@ impl Block {
         let (k, v) = (kv.select(0, 0), kv.select(0, 1));
         let mask = pooled.visible.as_ref();
         let mixed = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, None, false);
-        let mixed = mixed.reshape([batch, width]);
-        let x = pick(x) + mixed.linear(&self.out_proj_weight, Some(&self.out_proj_bias));
-        &x + self.mlp(&self.ln_2.forward(&x))
+        self.rest(&pick(x), &mixed.reshape([batch, width]))
+    }
+
+    /// What follows attention, for any number of positions.
+    fn rest(&self, x: &Tensor, mixed: &Tensor) -> Tensor {
+        let mixed = mixed.linear(&self.out_proj_weight, Some(&self.out_proj_bias));
+        let x = x + scaled(mixed, self.ls_1.as_ref());
+        &x + scaled(self.mlp(&self.ln_2.forward(&x)), self.ls_2.as_ref())
     }
 
     fn mlp(&self, x: &Tensor) -> Tensor {
         let hidden = x.linear(&self.fc_weight, Some(&self.fc_bias));
-        let hidden = if self.quick_gelu {
-            (&hidden * 1.702).sigmoid() * hidden
-        } else {
-            hidden.gelu("none")
+        let hidden = match self.activation {
+            Activation::Gelu => hidden.gelu("none"),
+            Activation::GeluTanh => hidden.gelu("tanh"),
+            // x·σ(1.702x), by the one fused kernel that is like it
+            Activation::QuickGelu => (hidden * 1.702).silu() * (1.0 / 1.702),
         };
         hidden.linear(&self.proj_weight, Some(&self.proj_bias))
+    }
+}
+
+fn scaled(x: Tensor, gamma: Option<&Tensor>) -> Tensor {
+    match gamma {
+        Some(gamma) => x * gamma,
+        None => x,
     }
 }
 
@@ -135,6 +155,7 @@ impl Block {
 #[derive(Debug)]
 pub struct Transformer {
     blocks: Vec<Block>,
+    prefix: String,
     is_causal: bool,
 }
 
@@ -142,29 +163,24 @@ impl Transformer {
     pub(crate) fn new(
         params: &FlatParams,
         prefix: &str,
-        layers: i64,
-        heads: i64,
-        quick_gelu: bool,
+        config: &BlockConfig,
         is_causal: bool,
     ) -> Self {
-        let block = |i| Block::new(params, &format!("{prefix}.resblocks.{i}"), heads, quick_gelu);
-        Self { blocks: (0..layers).map(block).collect(), is_causal }
+        let block = |i| Block::new(params, &block_name(prefix, i), config);
+        let blocks = 0..usize::try_from(config.layers).expect("validated as positive");
+        Self { blocks: blocks.map(block).collect(), prefix: prefix.to_owned(), is_causal }
     }
 
     /// Names and shapes of the parameters of such a stack.
-    pub(crate) fn parameters(
-        prefix: &str,
-        layers: i64,
-        width: i64,
-        mlp_ratio: f64,
-    ) -> Vec<(String, Vec<i64>)> {
-        #[expect(clippy::cast_possible_truncation, reason = "OpenCLIP truncates so too")]
-        let hidden = (width as f64 * mlp_ratio) as i64;
+    pub(crate) fn parameters(prefix: &str, config: &BlockConfig) -> Vec<(String, Vec<i64>)> {
+        let BlockConfig { layers, width, layer_scale, .. } = *config;
+        let hidden = config.hidden();
         let mut found = Vec::new();
-        for layer in 0..layers {
-            let block = format!("{prefix}.resblocks.{layer}");
+        for layer in 0..usize::try_from(layers).expect("validated as positive") {
+            let block = block_name(prefix, layer);
             found.extend(Norm::parameters(&format!("{block}.ln_1"), width));
             found.extend(Norm::parameters(&format!("{block}.ln_2"), width));
+            let gammas = ["ls_1.gamma", "ls_2.gamma"].map(|name| (name, vec![width]));
             for (name, shape) in [
                 ("attn.in_proj_weight", vec![3 * width, width]),
                 ("attn.in_proj_bias", vec![3 * width]),
@@ -174,27 +190,49 @@ impl Transformer {
                 ("mlp.c_fc.bias", vec![hidden]),
                 ("mlp.c_proj.weight", vec![width, hidden]),
                 ("mlp.c_proj.bias", vec![width]),
-            ] {
+            ]
+            .into_iter()
+            .chain(layer_scale.into_iter().flat_map(|_| gammas.clone()))
+            {
                 found.push((format!("{block}.{name}"), shape));
             }
         }
         found
     }
 
-    /// Runs all blocks and returns the pooled positions of the last.
+    pub(crate) fn layers(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// What the names of one block's parameters start with.
+    pub(crate) fn block_prefix(&self, layer: usize) -> String {
+        format!("{}.", block_name(&self.prefix, layer))
+    }
+
+    /// Runs one block.
+    ///
+    /// # Shapes
+    ///
+    /// - `x`: `[batch, tokens, width]`
+    /// - returns the same shape
+    pub(crate) fn block(&self, layer: usize, x: &Tensor) -> Tensor {
+        self.blocks[layer].forward(x, self.is_causal)
+    }
+
+    /// Runs the last block, for the pooled positions only.
     ///
     /// # Shapes
     ///
     /// - `x`: `[batch, tokens, width]`
     /// - returns `[batch, width]`
-    pub(crate) fn forward_pooled(&self, x: &Tensor, pooled: &Pooled) -> Tensor {
-        let (last, before) = self.blocks.split_last().expect("a tower has at least one layer");
-        let mut x = x.shallow_clone();
-        for block in before {
-            x = block.forward(&x, self.is_causal);
-        }
-        last.forward_pooled(&x, pooled)
+    pub(crate) fn last_block_pooled(&self, x: &Tensor, pooled: &Pooled) -> Tensor {
+        let last = self.blocks.last().expect("a tower has at least one layer");
+        last.forward_pooled(x, pooled)
     }
+}
+
+fn block_name(prefix: &str, layer: usize) -> String {
+    format!("{prefix}.resblocks.{layer}")
 }
 
 /// Flat indices of one position per row.

@@ -116,7 +116,7 @@ pub fn retrieval(similarity: &Tensor, image_of_text: &[u32]) -> Retrieval {
 
 fn row_major(tensor: &Tensor) -> Vec<f32> {
     let tensor = tensor.to_kind(Kind::Float).contiguous();
-    crate::buffer::values(&tensor).to_vec()
+    crate::native::values(&tensor).to_vec()
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub struct Options {
     /// Folder of its locks, logs and fences.
     pub state: PathBuf,
     pub threads_per_rank: u32,
+    /// `auto`, `cpu` or `cuda:N`, for the ranks.
+    pub device: String,
     /// Leave when stdin ends: whoever supervises this agent is gone.
     pub exit_with_stdin: bool,
     pub stall_after: Duration,
@@ -75,6 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         program: std::env::current_exe().context("cannot tell which program this is")?,
         state: state.clone(),
         threads_per_rank: options.threads_per_rank,
+        device: options.device.clone(),
         stall_after: options.stall_after,
         silent_after: options.silent_after,
     });

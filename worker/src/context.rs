@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clade_core::job::{Failure, JobFile};
 use clade_core::plan::Plan;
-use clade_core::spec::RunSpec;
+use clade_core::spec::{self, RunSpec};
+use clade_model::device::{DeviceChoice, Placement, Precision};
 use clade_store::{Inputs, Store};
 use tokio::runtime::Handle;
 
@@ -23,6 +24,10 @@ pub struct Context {
     pub store: Store,
     /// Folder for temporary files; emptied before and after.
     pub scratch: PathBuf,
+    /// Where models compute.
+    pub device: DeviceChoice,
+    /// The slot of the agent that this rank has: it takes the GPU of that number.
+    pub slot: u32,
     pub reporter: Arc<dyn Reporter>,
     pub stop: Arc<AtomicBool>,
     pub runtime: Handle,
@@ -32,6 +37,18 @@ impl Context {
     /// Waits for a store call from the work's own thread.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
+    }
+
+    /// Where the run's models lie and compute here; loads what a GPU needs the first time.
+    pub fn placement(&self) -> Result<Placement, Failure> {
+        let precision = match self.spec.spec.model.precision {
+            spec::Precision::F32 => Precision::F32,
+            spec::Precision::Bf16 => Precision::Bf16,
+        };
+        let device = self.device.prepare_for(self.slot as usize).map_err(|error| {
+            Failure::Launch { rank: self.job.rank, message: format!("--device: {error}") }
+        })?;
+        Ok(Placement { device, precision })
     }
 
     /// Whether the rank was asked to stop; long loops look at it between units of work.

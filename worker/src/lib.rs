@@ -5,6 +5,7 @@
 //! nothing else down.
 
 pub mod agent;
+pub mod by_hand;
 pub mod collective;
 pub mod context;
 pub mod data;

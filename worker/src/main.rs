@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clade_worker::{agent, embed_classes, rank};
+use clade_model::device::{self, DeviceChoice};
+use clade_worker::{agent, by_hand, embed_classes, rank};
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -49,7 +50,18 @@ enum Command {
         /// Threads the rank computes with.
         #[arg(long, default_value_t = 1)]
         threads: usize,
+        /// Where models compute: `auto`, `cpu`, `cuda` or `cuda:N`.
+        #[arg(long, default_value = "auto")]
+        device: DeviceChoice,
     },
+    Encode(Box<by_hand::EncodeArgs>),
+    Train(Box<by_hand::TrainArgs>),
+    NewModel(by_hand::NewModelArgs),
+    /// Lists what this machine can compute on, one JSON line each.
+    ///
+    /// The CPU's line says why there is no GPU, if there is none.
+    Devices,
+    Bench(by_hand::BenchArgs),
     /// Embeds class names and prompts for a bundle's `route.py`.
     EmbedClasses(embed_classes::EmbedClassesArgs),
     /// One rank, as an agent starts it: speaks on stdin and stdout.
@@ -60,6 +72,10 @@ enum Command {
         scratch: PathBuf,
         #[arg(long, default_value_t = 1)]
         threads: usize,
+        #[arg(long, default_value = "auto")]
+        device: DeviceChoice,
+        #[arg(long, default_value_t = 0)]
+        slot: u32,
     },
 }
 
@@ -80,6 +96,10 @@ struct AgentArguments {
     /// Threads each rank computes with.
     #[arg(long, default_value_t = 1)]
     threads_per_rank: u32,
+    /// Where ranks compute: `auto` (each slot a GPU of its own while there are enough, else the
+    /// CPU), `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
     /// Leave when stdin ends: for a supervisor that must not leave orphans.
     #[arg(long)]
     exit_with_stdin: bool,
@@ -92,6 +112,7 @@ struct AgentArguments {
 }
 
 fn main() -> ExitCode {
+    device::tune_process();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
@@ -100,18 +121,23 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     match command {
         Command::Agent(arguments) => run_agent(arguments),
-        Command::Run { job, scratch, threads } => {
+        Command::Run { job, scratch, threads, device } => {
             // A folder of its own: it is emptied before and after.
             let scratch = scratch
                 .unwrap_or_else(std::env::temp_dir)
                 .join(format!("clade-rank-{}", std::process::id()));
-            let outcome = rank::by_hand(&job, rank::Place { scratch, threads });
+            let outcome = rank::by_hand(&job, rank::Place { scratch, threads, device, slot: 0 });
             print_outcome(&outcome);
             rank::exit_code(&outcome)
         }
         Command::EmbedClasses(arguments) => report(embed_classes::run(&arguments)),
-        Command::Rank { job, scratch, threads } => {
-            rank::serve(&job, rank::Place { scratch, threads })
+        Command::Encode(arguments) => report(by_hand::encode(&arguments)),
+        Command::Train(arguments) => report(by_hand::train(&arguments)),
+        Command::NewModel(arguments) => report(by_hand::new_model(&arguments)),
+        Command::Devices => report(by_hand::devices()),
+        Command::Bench(arguments) => report(by_hand::bench(&arguments)),
+        Command::Rank { job, scratch, threads, device, slot } => {
+            rank::serve(&job, rank::Place { scratch, threads, device, slot })
         }
     }
 }
@@ -128,6 +154,7 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         slots,
         state,
         threads_per_rank,
+        device,
         exit_with_stdin,
         stall_after,
         silent_after,
@@ -138,6 +165,7 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         slots,
         state,
         threads_per_rank,
+        device: device.to_string(),
         exit_with_stdin,
         stall_after,
         silent_after,

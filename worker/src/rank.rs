@@ -18,6 +18,7 @@ use std::thread;
 use clade_core::job::{Failure, JobFile, Outcome};
 use clade_core::plan::Plan;
 use clade_core::spec::RunSpec;
+use clade_model::device::DeviceChoice;
 use clade_store::{Inputs, Store, StoreError, keys};
 use nix::sys::signal::{Signal, raise};
 use tokio::runtime::{Builder, Runtime};
@@ -39,6 +40,9 @@ pub struct Place {
     pub scratch: PathBuf,
     /// Threads of libtorch within one operation.
     pub threads: usize,
+    pub device: DeviceChoice,
+    /// The agent's slot; 0 by hand.
+    pub slot: u32,
 }
 
 /// Does the work of `job_file` as an agent's child.
@@ -126,8 +130,9 @@ fn read_job(path: &Path) -> Result<JobFile, Failure> {
 fn execute(job: JobFile, place: Place, uplink: &Arc<Uplink>) -> Outcome {
     let (fence, rank) = (job.fence(), job.rank);
     tracing::info!(%fence, rank, ranks = job.ranks, pid = std::process::id(), "started");
-    let Place { scratch, threads } = place;
-    let outcome = prepare(job, scratch.clone(), uplink).map(|(runtime, context)| {
+    let Place { scratch, threads, .. } = &place;
+    let (scratch, threads) = (scratch.clone(), *threads);
+    let outcome = prepare(job, &place, uplink).map(|(runtime, context)| {
         let stop = context.runtime.spawn(stop_on_signals(Arc::clone(uplink)));
         let outcome = on_own_thread(context, threads, Arc::clone(uplink));
         stop.abort();
@@ -154,9 +159,10 @@ fn execute(job: JobFile, place: Place, uplink: &Arc<Uplink>) -> Outcome {
 /// Reads everything a work needs to know.
 fn prepare(
     job: JobFile,
-    scratch: PathBuf,
+    place: &Place,
     uplink: &Arc<Uplink>,
 ) -> Result<(Runtime, Context), Failure> {
+    let Place { scratch, threads: _, device, slot } = place.clone();
     let scratch_failed = |error: io::Error| Failure::Storage {
         message: format!("cannot empty {}: {error}", scratch.display()),
     };
@@ -201,6 +207,8 @@ fn prepare(
         inputs,
         store,
         scratch,
+        device,
+        slot,
         reporter: Arc::clone(uplink) as _,
         stop: uplink.stop_flag(),
         runtime: runtime.handle().clone(),

@@ -16,6 +16,7 @@ mod steps;
 use std::sync::Arc;
 
 use clade_core::ids::ModelId;
+use clade_model::device;
 
 use crate::context::{Context, Counts, Ending};
 use crate::rank::Uplink;
@@ -37,5 +38,8 @@ pub fn run(context: &Context, model: ModelId, uplink: &Arc<Uplink>) -> Result<Co
         None
     };
     let loader = feed::open(context, &course)?;
-    Steps { context, course: &course, gang, trainer, loader, cursor, keeper, uplink }.run()
+    let trainer = trainer.with_options(course.options);
+    let (device, options) = (device::label(course.placement.device), course.options);
+    tracing::info!(device, precision = %course.placement.precision, ?options, "training");
+    Steps::new(context, &course, gang, trainer, loader, cursor, keeper, uplink).run()
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::config::Activation;
 use crate::folder;
 
 type Named = Vec<(String, Tensor)>;
@@ -25,7 +26,8 @@ fn largest_difference(one: &Tensor, other: &Tensor) -> f64 {
 fn features_equal_those_of_open_clip() {
     let plain = folder::load(&golden("micro")).unwrap();
     let mut config = plain.config().clone();
-    config.model.quick_gelu = true;
+    config.model.vision.blocks.activation = Activation::QuickGelu;
+    config.model.text.blocks.activation = Activation::QuickGelu;
     let quick = ClipModel::load(&config, &golden("micro").join(folder::WEIGHTS_FILE)).unwrap();
     for (model, images, captions) in
         [(plain, "images", "captions"), (quick, "images_quick", "captions_quick")]

@@ -41,7 +41,89 @@ impl Section {
 
     pub(super) fn optional_section(&mut self, key: &str) -> Result<Option<Self>, ConfigError> {
         let path = self.key(key);
-        self.rest.remove(key).map(|value| Self::from_value(path, value)).transpose()
+        match self.rest.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => Self::from_value(path, value).map(Some),
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &str, default: f64) -> Result<f64, ConfigError> {
+        Ok(self.optional_number(key)?.unwrap_or(default))
+    }
+
+    pub(super) fn optional_number(&mut self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let path = self.key(key);
+        match self.rest.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_f64() {
+                Some(number) => Ok(Some(number)),
+                None => Err(ConfigError::BadValue { key: path, expected: "a number", value }),
+            },
+        }
+    }
+
+    /// A token id.
+    pub(super) fn id(&mut self, key: &str, default: i64) -> Result<i64, ConfigError> {
+        let path = self.key(key);
+        let Some(value) = self.rest.remove(key) else { return Ok(default) };
+        let expected = "a token id";
+        value.as_i64().filter(|id| (0..1 << 24).contains(id)).ok_or(ConfigError::BadValue {
+            key: path,
+            expected,
+            value,
+        })
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>, ConfigError> {
+        let path = self.key(key);
+        match self.rest.remove(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(value) => Err(ConfigError::BadValue { key: path, expected: "a text", value }),
+        }
+    }
+
+    /// Which of `known` the key says; the first if it is not there.
+    pub(super) fn one_of(&mut self, key: &str, known: &[&str]) -> Result<usize, ConfigError> {
+        let path = self.key(key);
+        match self.rest.remove(key) {
+            None => Ok(0),
+            Some(value) => known
+                .iter()
+                .position(|it| value.as_str() == Some(it))
+                .ok_or(ConfigError::UnsupportedKey { key: path, value }),
+        }
+    }
+
+    /// Drops a key that changes nothing.
+    pub(super) fn ignore(&mut self, key: &str) {
+        self.rest.remove(key);
+    }
+
+    /// Refuses picture towers that are no ViT, by the key that makes them so.
+    pub(super) fn only_vit(&self) -> Result<(), ConfigError> {
+        self.refuse("timm_model_name")?;
+        match self.rest.get("layers") {
+            Some(Value::Array(_)) => Err(self.unsupported("layers")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Refuses text towers that are not CLIP's own transformer.
+    pub(super) fn only_plain_text(&self) -> Result<(), ConfigError> {
+        self.refuse("hf_model_name")
+    }
+
+    fn refuse(&self, key: &str) -> Result<(), ConfigError> {
+        match self.rest.get(key) {
+            Some(Value::Null) | None => Ok(()),
+            Some(_) => Err(self.unsupported(key)),
+        }
+    }
+
+    fn unsupported(&self, key: &str) -> ConfigError {
+        let value = self.rest.get(key).cloned().unwrap_or(Value::Null);
+        ConfigError::UnsupportedKey { key: self.key(key), value }
     }
 
     pub(super) fn positive(&mut self, key: &str, default: Option<i64>) -> Result<i64, ConfigError> {
@@ -110,11 +192,10 @@ impl Section {
 
     /// Accepts the keys both towers have, as long as they leave the plain CLIP block alone.
     pub(super) fn tolerate_block_keys(&mut self) -> Result<(), ConfigError> {
-        for key in ["ls_init_value", "act_kwargs", "norm_kwargs"] {
+        for key in ["timm_model_name", "hf_model_name"] {
             self.tolerate(key, &[Value::Null])?;
         }
         for key in [
-            "final_ln_after_pool",
             "output_tokens",
             "qk_norm",
             "scaled_cosine_attn",

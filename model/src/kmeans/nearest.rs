@@ -51,7 +51,7 @@ pub(super) fn for_each_row(
     for (index, values) in points.values.chunks(block * width).enumerate() {
         let products = matrix(values, width).matmul(&transposed); // [block, centres]
         let products = products.contiguous();
-        for (offset, row) in crate::buffer::values(&products).chunks_exact(count).enumerate() {
+        for (offset, row) in crate::native::values(&products).chunks_exact(count).enumerate() {
             visit(index * block + offset, row);
         }
     }

@@ -4,8 +4,16 @@
 //! nothing. A batch is cut into few buckets, each as long as its longest caption, so that the
 //! positions computed are as few as pays.
 
+use tch::Device;
+
 /// What one more bucket costs, in positions: its share of work that does not grow with size.
-const BUCKET_COST: usize = 96;
+pub(super) const fn cost_on(device: Device) -> usize {
+    match device {
+        // Some hundred small kernels, which a GPU runs as fast as it does thousands of positions.
+        Device::Cuda(_) => 8192,
+        Device::Cpu | Device::Mps | Device::Vulkan => 96,
+    }
+}
 
 /// Rows of a batch, and the positions computed of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +23,7 @@ pub(super) struct Bucket {
 }
 
 /// Cuts a batch so that positions computed plus the cost of buckets are least.
-pub(super) fn cut(lengths: &[usize]) -> Vec<Bucket> {
+pub(super) fn cut(lengths: &[usize], bucket_cost: usize) -> Vec<Bucket> {
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| lengths[row]);
     // Ends of runs of equal length: only there a cut can be best.
@@ -29,7 +37,7 @@ pub(super) fn cut(lengths: &[usize]) -> Vec<Bucket> {
         let used = lengths[order[end - 1]];
         let before = std::iter::once(0).chain(best.iter().map(|(cost, _)| *cost));
         let options = starts().zip(before).take_while(|(start, _)| *start < end);
-        let costs = options.map(|(start, cost)| (cost + (end - start) * used + BUCKET_COST, start));
+        let costs = options.map(|(start, cost)| (cost + (end - start) * used + bucket_cost, start));
         best.push(costs.min().expect("a bucket may start at 0"));
     }
     let mut buckets = Vec::new();
@@ -49,10 +57,12 @@ pub(super) fn cut(lengths: &[usize]) -> Vec<Bucket> {
 mod tests {
     use super::*;
 
+    const COST: usize = cost_on(Device::Cpu);
+
     #[test]
     fn every_row_lies_in_one_bucket_that_is_long_enough() {
         let lengths: Vec<usize> = (0..200).map(|i| 3 + i * 7919 % 74).collect();
-        let buckets = cut(&lengths);
+        let buckets = cut(&lengths, COST);
         let mut rows: Vec<i64> = buckets.iter().flat_map(|it| it.rows.clone()).collect();
         rows.sort_unstable();
         assert!(rows.into_iter().eq(0..200));
@@ -65,8 +75,8 @@ mod tests {
 
     #[test]
     fn a_few_rows_or_rows_of_one_length_stay_together() {
-        assert_eq!(cut(&[5, 3, 9, 4]).len(), 1);
-        assert_eq!(cut(&[24; 512]).len(), 1);
-        assert!(cut(&[]).is_empty());
+        assert_eq!(cut(&[5, 3, 9, 4], COST).len(), 1);
+        assert_eq!(cut(&[24; 512], COST).len(), 1);
+        assert!(cut(&[], COST).is_empty());
     }
 }

@@ -1,49 +1,76 @@
 //! The two small messages of a step: features, and the gradient of the loss by them.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::Batch;
 use crate::collective::{Collective, CollectiveError};
 use crate::contrastive::{Gathered, LossShare};
+use crate::text::upload;
 
-/// This rank's features, with a graph.
+/// This rank's features, without a graph.
 pub(super) struct LocalFeatures {
-    /// `[pairs, embed]`, rows of unit length.
+    /// `[pairs, embed]` f32, rows of unit length.
     pub(super) images: Tensor,
-    /// `[pairs, embed]`, rows of unit length.
+    /// `[pairs, embed]` f32, rows of unit length.
     pub(super) captions: Tensor,
-    /// `[pairs, context]` i64
-    pub(super) tokens: Tensor,
-    /// `[pairs, context, width]`, leaves.
-    pub(super) rows: Tensor,
 }
 
 impl LocalFeatures {
-    /// A number whose gradient by the parameters is the loss's: features times their gradient.
-    pub(super) fn surrogate(&self, gathered: &Gathered, share: &LossShare) -> Tensor {
+    /// The gradient of each of this rank's pairs by its features; nought for those not valid.
+    ///
+    /// # Shapes
+    ///
+    /// - returns `[pairs, embed]` twice, for pictures and captions
+    pub(super) fn own_gradients(&self, gathered: &Gathered, share: &LossShare) -> [Tensor; 2] {
         let (start, length) = (gathered.own.start, gathered.own.end - gathered.own.start);
-        let own = Tensor::from_slice(&gathered.own_rows);
-        let one_way = |features: &Tensor, gradient: &Tensor| {
-            (features.index_select(0, &own) * gradient.narrow(0, start, length)).sum(Kind::Float)
-        };
-        one_way(&self.images, &share.by_images) + one_way(&self.captions, &share.by_captions)
+        let pairs = self.images.size()[0];
+        [&share.by_images, &share.by_captions].map(|by_all| {
+            let by_own = by_all.narrow(0, start, length);
+            if length == pairs {
+                return by_own;
+            }
+            let rows = upload(&gathered.own_rows, by_own.device());
+            self.images.zeros_like().index_copy_(0, &rows, &by_own)
+        })
     }
 }
 
 /// Gathers the features of all ranks, and the token rows that any rank's captions name.
 ///
-/// The ids travel as f32, which holds whole numbers up to 2^24.
+/// Alone, nothing leaves the device and nobody waits for it.
 pub(super) fn exchange_features(
     local: &LocalFeatures,
     batch: &Batch,
     collective: &mut dyn Collective,
 ) -> Result<(Gathered, Vec<usize>), CollectiveError> {
+    if collective.world_size() > 1 {
+        return gather(local, batch, collective);
+    }
+    let own_rows: Vec<i64> =
+        (0..).zip(&batch.valid).filter(|(_, valid)| **valid).map(|(row, _)| row).collect();
+    let count = i64::try_from(own_rows.len()).expect("a batch fits memory");
+    let [images, captions] = [&local.images, &local.captions].map(|features| {
+        if own_rows.len() == batch.valid.len() {
+            features.shallow_clone()
+        } else {
+            features.index_select(0, &upload(&own_rows, features.device()))
+        }
+    });
+    Ok((Gathered { images, captions, own: 0..count, own_rows }, Vec::new()))
+}
+
+/// The ids travel as f32, which holds whole numbers up to 2^24.
+fn gather(
+    local: &LocalFeatures,
+    batch: &Batch,
+    collective: &mut dyn Collective,
+) -> Result<(Gathered, Vec<usize>), CollectiveError> {
     let (pairs, embed) = local.images.size2().expect("features are [pairs, embed]");
-    let features = Tensor::cat(&[local.images.detach(), local.captions.detach()], 0);
+    let device = local.images.device();
+    let features = Tensor::cat(&[&local.images, &local.captions], 0);
     let pairs_len = batch.valid.len();
-    let feature_len = features.numel();
-    let mut own = vec![0.0; feature_len];
-    features.copy_data(&mut own, feature_len);
+    let mut own = to_host(&features);
+    let feature_len = own.len();
     own.extend(batch.valid.iter().map(|&valid| f32::from(u8::from(valid))));
     #[expect(clippy::cast_precision_loss, reason = "ids are below 2^24")]
     own.extend(batch.tokens.iter().map(|&id| id as f32));
@@ -79,9 +106,15 @@ pub(super) fn exchange_features(
     }
     touched.sort_unstable();
     touched.dedup();
-    let [images, captions] = flat.map(|flat| Tensor::from_slice(&flat).view([count, embed]));
+    let [images, captions] =
+        flat.map(|flat| Tensor::from_slice(&flat).view([count, embed]).to_device(device));
     debug_assert!(pairs >= own_range.end - own_range.start);
     Ok((Gathered { images, captions, own: own_range, own_rows }, touched))
+}
+
+fn to_host(tensor: &Tensor) -> Vec<f32> {
+    let host = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    crate::native::values(&host).to_vec()
 }
 
 /// Sums the shares of all ranks: what comes back is the batch's loss and gradient.
@@ -92,16 +125,16 @@ pub(super) fn reduce_share(
     if collective.world_size() == 1 {
         return Ok(());
     }
+    let device = share.loss.device();
     let gradients = Tensor::cat(&[&share.by_images, &share.by_captions], 0);
-    let length = gradients.numel();
-    let mut message = vec![0.0; length];
-    gradients.copy_data(&mut message, length);
-    #[expect(clippy::cast_possible_truncation, reason = "both were f32 tensors")]
-    message.extend([share.loss as f32, share.by_log_scale as f32]);
+    let mut message = to_host(&gradients);
+    let length = message.len();
+    message.extend(to_host(&Tensor::stack(&[&share.loss, &share.by_log_scale], 0)));
     collective.all_reduce_sum(&mut message)?;
-    share.loss = f64::from(message[length]);
-    share.by_log_scale = f64::from(message[length + 1]);
+    share.loss = Tensor::from(message[length]).to_device(device);
+    share.by_log_scale = Tensor::from(message[length + 1]).to_device(device);
     let summed = Tensor::from_slice(&message[..length]).view(gradients.size().as_slice());
+    let summed = summed.to_device(device);
     let all = share.by_images.size()[0];
     share.by_images = summed.narrow(0, 0, all);
     share.by_captions = summed.narrow(0, all, all);

@@ -1,10 +1,20 @@
 //! Learning rate and optimizer settings of one model.
 
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Schedule {
+    /// Falls as half a cosine to nought at the last step.
+    #[default]
+    Cosine,
+    Constant,
+}
+
 /// How a model is trained. Steps count from the seed model, so an expert continues its schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainHyper {
     pub peak_lr: f64,
     pub warmup_steps: u64,
+    pub schedule: Schedule,
     /// Where the cosine reaches nought: seed steps plus expert steps.
     pub total_steps: u64,
     pub beta1: f64,
@@ -19,6 +29,7 @@ impl Default for TrainHyper {
         Self {
             peak_lr: 5e-4,
             warmup_steps: 2000,
+            schedule: Schedule::Cosine,
             total_steps: 10_000,
             beta1: 0.9,
             beta2: 0.98,
@@ -31,11 +42,14 @@ impl Default for TrainHyper {
 impl TrainHyper {
     /// The rate of the update that follows `steps_done` updates.
     ///
-    /// Rises evenly over the warm-up, then falls as half a cosine to nought at `total_steps`, as
-    /// OpenCLIP's `cosine_lr`; nought beyond.
+    /// Rises evenly over the warm-up, then stays, or falls as half a cosine to nought at
+    /// `total_steps`, as OpenCLIP's `const_lr` and `cosine_lr`; the cosine is nought beyond.
     pub fn learning_rate(&self, steps_done: u64) -> f64 {
         if steps_done < self.warmup_steps {
             return self.peak_lr * (steps_done + 1) as f64 / self.warmup_steps as f64;
+        }
+        if self.schedule == Schedule::Constant {
+            return self.peak_lr;
         }
         if steps_done >= self.total_steps {
             return 0.0;
@@ -57,5 +71,18 @@ mod tests {
         let rates: Vec<f64> = [0, 3, 4, 8, 12, 99].map(|step| hyper.learning_rate(step)).to_vec();
         let expected = [0.25, 1.0, 1.0, 0.5, 0.0, 0.0];
         assert!(rates.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12), "{rates:?}");
+    }
+
+    #[test]
+    fn a_constant_rate_stays_at_its_peak() {
+        let schedule = Schedule::Constant;
+        let hyper = TrainHyper {
+            peak_lr: 1.0,
+            warmup_steps: 2,
+            total_steps: 3,
+            schedule,
+            ..TrainHyper::default()
+        };
+        assert_eq!([0, 1, 2, 99].map(|step| hyper.learning_rate(step)), [0.5, 1.0, 1.0, 1.0]);
     }
 }

@@ -6,6 +6,7 @@ use std::thread;
 
 use super::*;
 use crate::collective::Solo;
+use crate::device::Precision;
 use crate::folder;
 
 fn golden(name: &str) -> PathBuf {
@@ -46,7 +47,7 @@ fn twenty_steps_equal_those_of_open_clip() {
         if step == 0 {
             for entry in trainer.model().params().layout().entries() {
                 let expected = find(&tensors, &format!("grad.{}", entry.name)).reshape([-1]);
-                let found = Tensor::from_slice(&trainer.grads[entry.range.clone()]);
+                let found = Tensor::from_slice(&trainer.gradients.to_vec()[entry.range.clone()]);
                 let off = (&found - &expected).norm().double_value(&[]);
                 let size = expected.norm().double_value(&[]);
                 assert!(off <= 1e-5 * size + 1e-8, "{}: {off} of {size}", entry.name);
@@ -147,7 +148,7 @@ fn train_on(world: usize, batch: &Batch) -> Vec<Trained> {
         thread::spawn(move || {
             let mut trainer = golden_trainer();
             let mut reports = vec![trainer.step(&own, &mut rank).unwrap()];
-            let grads = trainer.grads.clone();
+            let grads = trainer.gradients.to_vec();
             reports.extend((0..2).map(|_| trainer.step(&own, &mut rank).unwrap()));
             Trained { reports, grads, values: trainer.model().params().values().to_vec() }
         })
@@ -180,6 +181,116 @@ fn a_gang_of_two_trains_as_one_rank_with_the_whole_batch() {
             assert_eq!(one.valid_pairs, 6 - invalid.len() as u64);
         }
     }
+}
+
+/// What a trainer with `options` makes of six steps, the second of them not finite.
+fn trained_with(options: TrainOptions, placement: Placement) -> (Vec<StepReport>, Vec<f32>) {
+    let mut batch = golden_batch(&golden_tensors());
+    batch.valid[3] = false;
+    let model = folder::load_at(&golden("micro"), placement).unwrap();
+    let mut trainer = Trainer::from_model(model, golden_trainer().hyper).with_options(options);
+    let mut reports = vec![trainer.step(&batch, &mut Solo).unwrap()];
+    let grads = trainer.gradients.to_vec();
+    reports.extend((0..4).map(|_| trainer.step(&batch, &mut Solo).unwrap()));
+    (reports, grads)
+}
+
+#[test]
+fn micro_batches_recomputation_and_queued_updates_change_nothing_but_rounding() {
+    let placement = Placement::default();
+    let (reports, grads) = trained_with(TrainOptions::default(), placement);
+    for micro_batch in [None, Some(1), Some(4), Some(100)] {
+        for (recompute, queued) in [(false, false), (false, true), (true, false), (true, true)] {
+            let options = TrainOptions { micro_batch, recompute, queued };
+            let (other_reports, other_grads) = trained_with(options, placement);
+            assert_close(&other_grads, &grads);
+            for (one, other) in reports.iter().zip(&other_reports) {
+                let near = |a: f64, b: f64, by: f64| (a - b).abs() <= by * b.abs();
+                let is_near = near(other.loss, one.loss, 1e-4)
+                    && near(other.logit_scale, one.logit_scale, 1e-4)
+                    && near(other.grad_norm, one.grad_norm, 1e-3)
+                    && (other.step, other.lr, other.valid_pairs)
+                        == (one.step, one.lr, one.valid_pairs);
+                assert!(is_near, "{options:?}: {other:?} for {one:?}");
+            }
+            let layout = golden_trainer().model.params().layout().clone();
+            let scale = layout.get(LOGIT_SCALE).unwrap().range.start;
+            let off = (other_grads[scale] - grads[scale]).abs();
+            assert!(off <= 1e-4 * grads[scale].abs(), "{options:?}: the temperature's gradient");
+        }
+    }
+}
+
+#[test]
+fn bf16_follows_f32_and_keeps_f32_masters() {
+    let placement = Placement { precision: Precision::Bf16, ..Placement::default() };
+    let (expected, _) = trained_with(TrainOptions::default(), Placement::default());
+    for (recompute, queued) in [(false, false), (true, true)] {
+        let options = TrainOptions { micro_batch: Some(4), recompute, queued };
+        let (reports, _) = trained_with(options, placement);
+        for (one, other) in reports.iter().zip(&expected) {
+            assert!((one.loss - other.loss).abs() < 3e-2 * other.loss, "{one:?} for {other:?}");
+        }
+    }
+    // An update far below the last bit of bf16 is not lost.
+    let hyper = TrainHyper { peak_lr: 1e-6, warmup_steps: 0, ..golden_trainer().hyper };
+    let model = folder::load_at(&golden("micro"), placement).unwrap();
+    let mut trainer = Trainer::from_model(model, hyper);
+    let before = trainer.model.params().values().to_vec();
+    trainer.step(&golden_batch(&golden_tensors()), &mut Solo).unwrap();
+    let moved = trainer.model.params().values().iter().zip(&before).filter(|(a, b)| a != b).count();
+    assert!(moved > before.len() / 2, "{moved} of {} masters moved", before.len());
+}
+
+#[test]
+fn a_queued_step_that_is_not_finite_is_refused_and_the_next_takes_its_rate() {
+    let batch = golden_batch(&golden_tensors());
+    let queued = TrainOptions { queued: true, ..TrainOptions::default() };
+    let mut trainer = golden_trainer().with_options(queued);
+    let mut alone = golden_trainer().with_options(queued);
+    let expected: Vec<StepReport> =
+        (0..3).map(|_| alone.step(&batch, &mut Solo).unwrap()).collect();
+
+    assert_eq!(trainer.step(&batch, &mut Solo).unwrap(), expected[0]);
+    let mut bias = trainer.model.params().master("ln_final.bias");
+    let sound = bias.copy();
+    let _ = tch::no_grad(|| bias.fill_(f64::NAN));
+    trainer.begin(&batch, &mut Solo).unwrap();
+    tch::no_grad(|| bias.copy_(&sound));
+    // Queued before anybody knows that the step before was refused.
+    trainer.begin(&batch, &mut Solo).unwrap();
+    assert_eq!(trainer.in_flight(), 2);
+    let refused = trainer.outcome().unwrap().unwrap_err();
+    assert!(matches!(refused, StepError::NotFinite { step: 1, .. }), "{refused}");
+    assert_eq!(trainer.outcome().unwrap().unwrap(), expected[1]);
+    assert!(trainer.outcome().is_none());
+    assert_eq!(trainer.step(&batch, &mut Solo).unwrap(), expected[2]);
+    assert!(trainer.model.params().values() == alone.model.params().values());
+}
+
+#[test]
+fn what_does_not_fit_is_told_with_what_would() {
+    let said = "called `Result::unwrap()` on an `Err` value: Torch(\"CUDA out of memory. Tried to \
+                allocate 20.00 GiB.\\nException raised from malloc\")";
+    let shape = MemoryShape {
+        precision: Precision::Bf16,
+        recompute: false,
+        rank_batch: 4096,
+        global_batch: 4096,
+        micro_batch: 4096,
+    };
+    let error = golden_trainer().explain(said.to_owned(), shape);
+    let StepError::OutOfMemory(found) = &error else { panic!("{error}") };
+    assert!(found.would_fit > 0 && found.would_fit < 4096, "{found:?}");
+    assert_eq!(found.said, "CUDA out of memory. Tried to allocate 20.00 GiB.");
+    let words = error.to_string();
+    for part in
+        ["a pass of 4096 of the 4096 pairs in bf16", "would have fitted", "recomputation on"]
+    {
+        assert!(words.contains(part), "{words}");
+    }
+    let other = golden_trainer().explain("mat1 and mat2 shapes".to_owned(), shape);
+    assert!(matches!(other, StepError::Torch(_)), "{other}");
 }
 
 #[test]
@@ -251,13 +362,18 @@ fn resumed_training_equals_undisturbed_training_bit_for_bit() {
     }
     first.save(&model, &optimizer).unwrap();
     let config = first.model().config().clone();
-    let mut second = Trainer::load(&config, first.hyper, &model, &optimizer).unwrap();
+    let mut second =
+        Trainer::load(&config, first.hyper, &model, &optimizer, Placement::default()).unwrap();
     assert_eq!(second.steps_done(), 3);
     for report in &reports[3..] {
         assert_eq!(second.step(&batch, &mut Solo).unwrap(), *report);
     }
     assert!(second.model().params().values() == undisturbed.model().params().values());
-    assert_eq!(second.optimizer, undisturbed.optimizer);
+    let moments = |trainer: &Trainer| {
+        let (first, second) = trainer.optimizer.to_host();
+        [first, second].map(|it| native::values(&it).to_vec())
+    };
+    assert!(moments(&second) == moments(&undisturbed));
 }
 
 #[test]
@@ -270,7 +386,9 @@ fn an_optimizer_file_of_another_model_is_refused_by_name() {
     tensors.retain(|(name, _)| name != "exp_avg_sq.logit_scale");
     Tensor::write_safetensors(&tensors, &optimizer).unwrap();
     let config = trainer.model().config().clone();
-    let error = Trainer::load(&config, trainer.hyper, &model, &optimizer).unwrap_err().to_string();
+    let error = Trainer::load(&config, trainer.hyper, &model, &optimizer, Placement::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("exp_avg_sq.logit_scale is missing"), "{error}");
 }
 

@@ -24,6 +24,8 @@ pub(super) struct Settings {
     pub(super) program: PathBuf,
     pub(super) state: PathBuf,
     pub(super) threads_per_rank: u32,
+    /// As ranks are told it; the agent itself never asks for a device.
+    pub(super) device: String,
     /// Without a unit of work done for this long, a rank is stalled.
     pub(super) stall_after: Duration,
     /// Without a sign of life for this long, too.
@@ -78,6 +80,10 @@ pub(super) fn start(
         .arg(&files.scratch)
         .arg("--threads")
         .arg(settings.threads_per_rank.to_string())
+        .arg("--device")
+        .arg(&settings.device)
+        .arg("--slot")
+        .arg(slot.to_string())
         .arg(&files.job)
         .env("OMP_NUM_THREADS", settings.threads_per_rank.to_string())
         .env("OMP_WAIT_POLICY", "PASSIVE")

@@ -115,6 +115,8 @@ impl Run {
             plan: Plan::new(&self.spec, tars),
             store: self.store.clone(),
             scratch,
+            device: clade_model::device::DeviceChoice::Cpu,
+            slot: 0,
             reporter: Arc::new(Told::default()),
             stop: Arc::default(),
             runtime: self.runtime.handle().clone(),

@@ -108,7 +108,7 @@ pub(crate) fn fetch_model(context: &Context, at: &CheckpointRef) -> Result<ClipM
         .map_err(Failure::from)?;
     let config = ClipConfig::preset(&context.spec.spec.model.preset)
         .map_err(|error| config(format!("spec.model.preset: {error}")))?;
-    let model = ClipModel::load(&config, &folder.join(MODEL_FILE))
+    let model = ClipModel::load_at(&config, &folder.join(MODEL_FILE), context.placement()?)
         .map_err(|error| storage(format!("{at}: {}", chain(&error))))?;
     std::fs::remove_dir_all(&folder).map_err(|error| disk(&folder, &error))?;
     Ok(model)

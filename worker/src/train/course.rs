@@ -5,7 +5,8 @@ use clade_core::job::Failure;
 use clade_core::order;
 use clade_core::spec::{ExpertSteps, RunSpec, expert_pairs};
 use clade_model::config::ClipConfig;
-use clade_model::train::TrainHyper;
+use clade_model::device::Placement;
+use clade_model::train::{TrainHyper, TrainOptions};
 use clade_store::{DataManifest, keys};
 use serde::Deserialize;
 
@@ -16,6 +17,8 @@ pub(super) struct Course {
     pub(super) model: ModelId,
     pub(super) config: ClipConfig,
     pub(super) hyper: TrainHyper,
+    pub(super) placement: Placement,
+    pub(super) options: TrainOptions,
     pub(super) global_batch: u32,
     /// The step at which this model's own stream of pairs begins.
     pub(super) from: u64,
@@ -69,7 +72,24 @@ impl Course {
             weight_decay: training.weight_decay,
             ..TrainHyper::default()
         };
-        Ok(Self { model, config, hyper, global_batch, from, due, data, data_digest, spec_digest })
+        let options = TrainOptions {
+            micro_batch: usize::try_from(training.micro_batch).ok(),
+            recompute: training.recompute,
+            queued: false,
+        };
+        Ok(Self {
+            model,
+            config,
+            hyper,
+            placement: context.placement()?,
+            options,
+            global_batch,
+            from,
+            due,
+            data,
+            data_digest,
+            spec_digest,
+        })
     }
 
     /// Pairs of this model's stream that so many steps consume, if no batch is refused.

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use clade_core::ids::{CheckpointRef, ModelId};
 use clade_core::job::Failure;
+use clade_model::clip::ClipModel;
 use clade_model::train::Trainer;
 use clade_store::{CheckpointManifest, StoreError, checkpoint};
 
@@ -60,7 +61,8 @@ impl Origin {
             ModelId::Seed => {
                 tracing::info!(seed = context.spec.spec.seed, "starting the seed model");
                 let seed = context.spec.spec.seed;
-                let trainer = Trainer::new(&course.config, course.hyper, seed);
+                let model = ClipModel::new_at(&course.config, seed, course.placement);
+                let trainer = Trainer::from_model(model, course.hyper);
                 Ok(Self { trainer, cursor: 0, parent: None })
             }
             ModelId::Dense | ModelId::Expert(_) => {
@@ -160,7 +162,7 @@ impl Origin {
 }
 
 fn load(course: &Course, model: &Path, optimizer: &Path) -> Result<Trainer, Unsound> {
-    Trainer::load(&course.config, course.hyper, model, optimizer)
+    Trainer::load(&course.config, course.hyper, model, optimizer, course.placement)
         .map_err(|error| Unsound::Content(error.to_string()))
 }
 

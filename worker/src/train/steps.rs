@@ -1,5 +1,6 @@
 //! The steps themselves, from the origin to the due step.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,25 +13,65 @@ use super::gang::{Gang, Signs};
 use super::keeper::{self, Keeper};
 use super::metrics::{RefusedLine, StepLine, digest};
 use crate::context::{Context, Counts, Ending, Reporter as _};
-use crate::data::loader::{Loaded, Loader};
+use crate::data::loader::Loader;
 use crate::rank::Uplink;
 
 /// So many batches in a row without a finite loss mean that the data or the settings are at fault.
 const REFUSALS_IN_A_ROW: u32 = 3;
 
 pub(super) struct Steps<'a> {
-    pub(super) context: &'a Context,
-    pub(super) course: &'a Course,
-    pub(super) gang: Gang,
-    pub(super) trainer: Trainer,
-    pub(super) loader: Loader,
-    pub(super) cursor: u64,
+    context: &'a Context,
+    course: &'a Course,
+    gang: Gang,
+    trainer: Trainer,
+    loader: Loader,
+    cursor: u64,
     /// Rank 0 has one.
-    pub(super) keeper: Option<Keeper>,
-    pub(super) uplink: &'a Arc<Uplink>,
+    keeper: Option<Keeper>,
+    uplink: &'a Arc<Uplink>,
+    /// Steps begun and not looked at yet: more than one on a GPU only.
+    under_way: VecDeque<UnderWay>,
+    /// Batches refused since the last that was not.
+    refusals: u32,
+    looked_at: Instant,
 }
 
-impl Steps<'_> {
+/// What must be known of a step when its outcome is.
+struct UnderWay {
+    keys: Vec<String>,
+    epoch: u64,
+    begun: Instant,
+}
+
+impl<'a> Steps<'a> {
+    #[expect(clippy::too_many_arguments, reason = "everything a rank has, once")]
+    pub(super) fn new(
+        context: &'a Context,
+        course: &'a Course,
+        gang: Gang,
+        trainer: Trainer,
+        loader: Loader,
+        cursor: u64,
+        keeper: Option<Keeper>,
+        uplink: &'a Arc<Uplink>,
+    ) -> Self {
+        let under_way = VecDeque::new();
+        let looked_at = Instant::now();
+        Self {
+            context,
+            course,
+            gang,
+            trainer,
+            loader,
+            cursor,
+            keeper,
+            uplink,
+            under_way,
+            refusals: 0,
+            looked_at,
+        }
+    }
+
     pub(super) fn run(mut self) -> Result<Counts, Ending> {
         let ended = self.go();
         if ended.is_err()
@@ -43,9 +84,13 @@ impl Steps<'_> {
 
     fn go(&mut self) -> Result<Counts, Ending> {
         let due = self.course.due;
-        let mut refusals = 0;
         self.tell(None);
         while self.trainer.steps_done() < due {
+            // A step under way may yet be refused; then one more is due.
+            if self.trainer.steps_done() + self.trainer.in_flight() as u64 == due {
+                self.look()?;
+                continue;
+            }
             let Signs { stop, save } = self.agree()?;
             if stop {
                 self.save()?;
@@ -55,26 +100,40 @@ impl Steps<'_> {
             if save {
                 self.save()?;
             }
-            let started = Instant::now();
+            let begun = Instant::now();
             let loaded = self.loader.batch(self.cursor)?;
             tell_masked(&loaded, self.trainer.steps_done());
-            let result = self.trainer.step(&loaded.batch, self.gang.collective());
+            let result = self.trainer.begin(&loaded.batch, self.gang.collective());
+            result.map_err(|error| self.fatal(&error))?;
             self.cursor += u64::from(self.course.global_batch);
-            match result {
-                Ok(report) => {
-                    refusals = 0;
-                    self.record(&report, &loaded, started);
-                    self.tell(Some(report.loss));
-                }
-                Err(error) => {
-                    refusals += 1;
-                    self.refused(&error, &loaded, refusals)?;
-                }
+            self.under_way.push_back(UnderWay { keys: loaded.keys, epoch: loaded.epoch, begun });
+            if self.trainer.in_flight() == self.trainer.max_in_flight() {
+                self.look()?;
             }
         }
         self.save()?;
         self.settle()?;
         Ok([("steps".to_owned(), due), ("pairs".to_owned(), self.cursor)].into())
+    }
+
+    /// Looks at the outcome of the oldest step under way.
+    fn look(&mut self) -> Result<(), Ending> {
+        let outcome = self.trainer.outcome().expect("a step is under way");
+        let step = self.under_way.pop_front().expect("its keys are known");
+        let began = step.begun.max(self.looked_at);
+        self.looked_at = Instant::now();
+        match outcome {
+            Ok(report) => {
+                self.refusals = 0;
+                self.record(&report, &step, self.looked_at.duration_since(began).as_secs_f64());
+                self.tell(Some(report.loss));
+                Ok(())
+            }
+            Err(error) => {
+                self.refusals += 1;
+                self.refused(&error, &step)
+            }
+        }
     }
 
     /// What all ranks do next.
@@ -84,8 +143,12 @@ impl Steps<'_> {
         self.gang.agree(own).map_err(|error| self.gang.broken(self.context, &error))
     }
 
-    fn save(&mut self) -> Result<(), Failure> {
-        self.keeper.as_mut().map_or(Ok(()), |keeper| keeper.save(&self.trainer, self.cursor))
+    fn save(&mut self) -> Result<(), Ending> {
+        while self.trainer.in_flight() > 0 {
+            self.look()?;
+        }
+        let Some(keeper) = &mut self.keeper else { return Ok(()) };
+        Ok(keeper.save(&self.trainer, self.cursor)?)
     }
 
     fn settle(&mut self) -> Result<(), Failure> {
@@ -100,31 +163,47 @@ impl Steps<'_> {
         }
     }
 
-    fn record(&mut self, report: &StepReport, loaded: &Loaded, started: Instant) {
+    fn record(&mut self, report: &StepReport, step: &UnderWay, seconds: f64) {
         let Some(keeper) = &mut self.keeper else { return };
-        let seconds = started.elapsed().as_secs_f64();
         let batch = self.course.global_batch;
-        keeper.record(&StepLine::new(report, batch, seconds, &loaded.keys, loaded.epoch));
+        keeper.record(&StepLine::new(report, batch, seconds, &step.keys, step.epoch));
+    }
+
+    /// What an error means that leaves the trainer or the gang unusable.
+    fn fatal(&self, error: &StepError) -> Ending {
+        let rank = self.context.job.rank;
+        match error {
+            StepError::Collective(error) => self.gang.broken(self.context, error),
+            StepError::OutOfMemory(_) => {
+                let message = format!("{error}; see training.microBatch and training.recompute");
+                Failure::Config { message }.into()
+            }
+            StepError::NotFinite { .. }
+            | StepError::NoValidPairs { .. }
+            | StepError::Batch { .. }
+            | StepError::Token { .. }
+            | StepError::Torch(_) => Failure::Crashed { rank, message: error.to_string() }.into(),
+        }
     }
 
     /// A step was not applied: the next batch is tried, unless that has happened too often.
-    fn refused(&mut self, error: &StepError, loaded: &Loaded, refusals: u32) -> Result<(), Ending> {
-        let rank = self.context.job.rank;
+    fn refused(&mut self, error: &StepError, refused: &UnderWay) -> Result<(), Ending> {
         match error {
             StepError::NotFinite { .. } | StepError::NoValidPairs { .. } => (),
-            StepError::Batch { .. } | StepError::Token { .. } => {
-                return Err(Failure::Crashed { rank, message: error.to_string() }.into());
-            }
-            StepError::Collective(error) => return Err(self.gang.broken(self.context, error)),
+            StepError::Batch { .. }
+            | StepError::Token { .. }
+            | StepError::OutOfMemory(_)
+            | StepError::Torch(_)
+            | StepError::Collective(_) => return Err(self.fatal(error)),
         }
-        let step = self.trainer.steps_done();
+        let (step, refusals) = (self.trainer.steps_done(), self.refusals);
         tracing::warn!(step, %error, refusals, "a batch was refused");
         if let Some(keeper) = &mut self.keeper {
             keeper.record(&RefusedLine {
                 after_step: step,
                 refused: error.to_string(),
-                keys: digest(&loaded.keys),
-                epoch: loaded.epoch,
+                keys: digest(&refused.keys),
+                epoch: refused.epoch,
             });
         }
         if refusals < REFUSALS_IN_A_ROW {
@@ -132,7 +211,7 @@ impl Steps<'_> {
         }
         let job = &self.context.job;
         let listed = match &self.keeper {
-            Some(keeper) => keeper.accuse(step, &loaded.keys)?,
+            Some(keeper) => keeper.accuse(step, &refused.keys)?,
             None => keeper::accusation(&job.run, self.course.model, job.incarnation, step),
         };
         let message = format!(

@@ -115,6 +115,8 @@ impl Fixture {
             inputs,
             store: self.store.clone(),
             scratch,
+            device: clade_model::device::DeviceChoice::Cpu,
+            slot: 0,
             reporter: Arc::new(Reports::default()),
             stop: Arc::new(AtomicBool::new(false)),
             runtime: self.runtime.handle().clone(),

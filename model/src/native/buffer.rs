@@ -1,5 +1,4 @@
-//! The one place with unsafe code: a tensor's memory seen as a slice.
-#![allow(unsafe_code)]
+//! A tensor's memory seen as a slice.
 
 use tch::{Device, Kind, Tensor};
 

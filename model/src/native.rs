@@ -1,0 +1,17 @@
+//! The one place with unsafe code: a tensor's memory as a slice, the C++ file beside this crate,
+//! and loading libraries while the program runs.
+//!
+//! Everything here is a safe function with a plain meaning; nothing here decides anything.
+#![allow(unsafe_code)]
+
+mod buffer;
+mod libraries;
+mod process;
+mod torch;
+
+pub(crate) use buffer::{values, values_mut};
+pub(crate) use libraries::{cuda_device_name, load_globally, loaded_path};
+pub(crate) use process::{address_space_limit, keep_freed_memory};
+pub(crate) use torch::{
+    Event, FusedAdamW, NativeError, device_memory, fused_adamw, grad, reset_peak,
+};

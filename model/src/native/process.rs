@@ -1,0 +1,22 @@
+//! What this process asks of its C library.
+
+/// Keeps freed memory for the next allocation instead of giving it back page by page.
+///
+/// Activations of tens of megabytes are allocated and freed hundreds of times a step; by default
+/// each becomes a mapping of its own, and each of its pages a fault. Call it before threads start.
+pub(crate) fn keep_freed_memory() {
+    const LARGEST: libc::c_int = 1 << 30;
+    // SAFETY: takes plain numbers; a refusal changes nothing.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGEST);
+    }
+}
+
+/// The limit on this process's address space (`ulimit -v`), in bytes.
+pub(crate) fn address_space_limit() -> Option<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a place for one structure of the right type.
+    let said = unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) };
+    (said == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+}

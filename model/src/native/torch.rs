@@ -1,0 +1,218 @@
+//! Safe names for the functions of `native/torch.cpp`.
+
+use std::ffi::{CStr, c_char, c_int};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+/// A C++ `c10::Event`.
+#[repr(C)]
+struct CEvent {
+    _opaque: [u8; 0],
+}
+
+unsafe extern "C" {
+    fn clade_free(text: *mut c_char);
+    fn clade_grad(
+        outputs: *const *const C_tensor,
+        by_outputs: *const *const C_tensor,
+        output_count: usize,
+        inputs: *const *const C_tensor,
+        input_count: usize,
+        found: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn clade_fused_adamw(
+        param: *const C_tensor,
+        gradient: *const C_tensor,
+        first: *const C_tensor,
+        second: *const C_tensor,
+        step: *const C_tensor,
+        rate: *const C_tensor,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+        found_infinity: *const C_tensor,
+    ) -> *mut c_char;
+    fn clade_device_memory(
+        index: c_int,
+        allocated: *mut i64,
+        peak: *mut i64,
+        unused: *mut i64,
+        total: *mut i64,
+    ) -> *mut c_char;
+    fn clade_reset_peak(index: c_int) -> *mut c_char;
+    fn clade_event_record(index: c_int, event: *mut *mut CEvent) -> *mut c_char;
+    fn clade_event_wait(event: *mut CEvent) -> *mut c_char;
+    fn clade_event_free(event: *mut CEvent);
+}
+
+/// What libtorch said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NativeError(String);
+
+fn check(text: *mut c_char) -> Result<(), NativeError> {
+    if text.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the C++ side returns null or a string made by strdup, which nobody else holds.
+    let message = unsafe {
+        let message = CStr::from_ptr(text).to_string_lossy().into_owned();
+        clade_free(text);
+        message
+    };
+    Err(NativeError(message))
+}
+
+fn pointers(tensors: &[&Tensor]) -> Vec<*const C_tensor> {
+    tensors.iter().map(|tensor| tensor.as_ptr()).collect()
+}
+
+/// Gradients of `outputs` by `inputs`, given the gradient of a number by each output.
+///
+/// The graph is freed. None where no output depends on an input.
+pub(crate) fn grad(
+    outputs: &[&Tensor],
+    by_outputs: &[&Tensor],
+    inputs: &[&Tensor],
+) -> Result<Vec<Option<Tensor>>, NativeError> {
+    assert_eq!(outputs.len(), by_outputs.len(), "a gradient for every output");
+    let (of, by, to) = (pointers(outputs), pointers(by_outputs), pointers(inputs));
+    let mut found = vec![std::ptr::null_mut(); to.len()];
+    // SAFETY: all pointers come from live tensors, which the borrows keep; counts are the lengths.
+    let said = unsafe {
+        clade_grad(of.as_ptr(), by.as_ptr(), of.len(), to.as_ptr(), to.len(), found.as_mut_ptr())
+    };
+    check(said)?;
+    // SAFETY: what is not null is a new tensor that is ours to free.
+    let take = |pointer: *mut C_tensor| unsafe { Tensor::from_ptr(pointer) };
+    Ok(found.into_iter().map(|it| (!it.is_null()).then(|| take(it))).collect())
+}
+
+/// Tensors of one fused update; see [`fused_adamw`].
+pub(crate) struct FusedAdamW<'a> {
+    pub(crate) param: &'a Tensor,
+    pub(crate) gradient: &'a Tensor,
+    pub(crate) first: &'a Tensor,
+    pub(crate) second: &'a Tensor,
+    /// `[]` f32: this update's number, from 1.
+    pub(crate) step: &'a Tensor,
+    /// `[]` f32
+    pub(crate) rate: &'a Tensor,
+    /// `[]` f32: nothing is changed if it is 1.
+    pub(crate) found_infinity: &'a Tensor,
+}
+
+/// One AdamW update in place, as torch's `AdamW(fused=True)`, wherever the tensors lie.
+pub(crate) fn fused_adamw(
+    tensors: &FusedAdamW<'_>,
+    betas: (f64, f64),
+    weight_decay: f64,
+    eps: f64,
+) -> Result<(), NativeError> {
+    let FusedAdamW { param, gradient, first, second, step, rate, found_infinity } = tensors;
+    // SAFETY: all pointers come from live tensors; in-place change of tensors needs no exclusive
+    // borrow in tch either, and none of them is seen as a slice meanwhile.
+    check(unsafe {
+        clade_fused_adamw(
+            param.as_ptr(),
+            gradient.as_ptr(),
+            first.as_ptr(),
+            second.as_ptr(),
+            step.as_ptr(),
+            rate.as_ptr(),
+            betas.0,
+            betas.1,
+            weight_decay,
+            eps,
+            found_infinity.as_ptr(),
+        )
+    })
+}
+
+/// Bytes on a CUDA device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceMemory {
+    /// By this process, now.
+    pub(crate) allocated: u64,
+    /// By this process, at most since the last reset.
+    pub(crate) peak: u64,
+    /// Not taken by any process.
+    pub(crate) free: u64,
+    pub(crate) total: u64,
+}
+
+pub(crate) fn device_memory(index: usize) -> Result<DeviceMemory, NativeError> {
+    let mut found = [0_i64; 4];
+    let [allocated, peak, free, total] = &mut found;
+    // SAFETY: four places to write a number each.
+    check(unsafe { clade_device_memory(small(index), allocated, peak, free, total) })?;
+    let [allocated, peak, free, total] = found.map(|bytes| u64::try_from(bytes).unwrap_or(0));
+    Ok(DeviceMemory { allocated, peak, free, total })
+}
+
+/// Starts a new measurement of [`DeviceMemory::peak`].
+pub(crate) fn reset_peak(index: usize) -> Result<(), NativeError> {
+    // SAFETY: takes a plain number.
+    check(unsafe { clade_reset_peak(small(index)) })
+}
+
+fn small(index: usize) -> c_int {
+    c_int::try_from(index).unwrap_or(c_int::MAX)
+}
+
+/// A place in the work queued on a CUDA device.
+#[derive(Debug)]
+pub(crate) struct Event(*mut CEvent);
+
+impl Event {
+    /// Marks what has been queued so far.
+    pub(crate) fn record(index: usize) -> Result<Self, NativeError> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: a place to write one pointer.
+        check(unsafe { clade_event_record(small(index), &raw mut event) })?;
+        Ok(Self(event))
+    }
+
+    /// Returns once the device has come to it.
+    pub(crate) fn wait(&self) -> Result<(), NativeError> {
+        // SAFETY: the pointer was made by `record` and lives until `drop`.
+        check(unsafe { clade_event_wait(self.0) })
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made by `record`, freed once.
+        unsafe { clade_event_free(self.0) }
+    }
+}
+
+// SAFETY: a c10::Event may be waited for and freed on any thread; it is used by one at a time.
+unsafe impl Send for Event {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_follow_the_given_output_gradients() {
+        let x = Tensor::from_slice(&[1.0_f32, 2.0, 3.0]).set_requires_grad(true);
+        let unused = Tensor::from_slice(&[0.0_f32]).set_requires_grad(true);
+        let by = Tensor::from_slice(&[1.0_f32, 10.0, 100.0]);
+        let found = grad(&[&(&x * &x)], &[&by], &[&x, &unused]).unwrap();
+        let by_x = Vec::<f32>::try_from(found[0].as_ref().unwrap()).unwrap();
+        assert_eq!(by_x, [2.0, 40.0, 600.0]);
+        assert!(found[1].is_none());
+    }
+
+    #[test]
+    fn what_libtorch_refuses_comes_back_as_words() {
+        let x = Tensor::from_slice(&[1.0_f32]);
+        let said = grad(&[&x], &[&x], &[&x]).unwrap_err().to_string();
+        assert!(said.contains("does not require grad"), "{said}");
+        let said = Event::record(0).unwrap_err().to_string();
+        assert!(!said.is_empty());
+    }
+}

@@ -1,0 +1,97 @@
+//! The model's work on plain files, without run, store or coordinator: for checking a model, and
+//! for comparing us with others.
+//!
+//! Nothing here is resumed or retried: a person looks on. What is trained by hand goes the same way
+//! through the same engine as what a gang trains.
+
+mod bench;
+mod devices;
+mod encode;
+mod new_model;
+mod pairs;
+mod train;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use clade_model::clip::ClipModel;
+use clade_model::device::{self, DeviceChoice, Placement, Precision};
+use clade_model::tokenizer::Tokenizer;
+use clade_model::{folder, threads};
+use serde::Serialize;
+
+pub use bench::{BenchArgs, run as bench};
+pub use devices::run as devices;
+pub use encode::{EncodeArgs, run as encode};
+pub use new_model::{NewModelArgs, run as new_model};
+pub use train::{TrainArgs, run as train};
+
+/// Where and how to compute.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ComputeArgs {
+    /// `auto` (a GPU if one works, else the CPU), `cpu`, `cuda` or `cuda:N`
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Numbers to compute with: `f32`, or `bf16` over f32 master weights
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
+    /// Threads of one tensor operation on the CPU [default: all cores]
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+/// The vocabulary of captions.
+#[derive(Clone, Debug, clap::Args)]
+pub struct VocabularyArgs {
+    /// CLIP's `bpe_simple_vocab_16e6.txt.gz`; `make setup` puts it here
+    #[arg(long, default_value = "assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz")]
+    pub vocabulary: PathBuf,
+}
+
+impl ComputeArgs {
+    /// Readies the calling thread and the device.
+    fn prepare(&self) -> anyhow::Result<Placement> {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        threads::set_intra_op(self.threads.unwrap_or_else(all));
+        let device = self.device.prepare().context("--device")?;
+        if self.device == DeviceChoice::Auto
+            && let Some(why) = device::why_no_gpu()
+        {
+            tracing::debug!("computing on the CPU: {why}");
+        }
+        Ok(Placement { device, precision: self.precision })
+    }
+
+    /// Loads an OpenCLIP folder onto the device.
+    fn load(&self, dir: &Path) -> anyhow::Result<ClipModel> {
+        let placement = self.prepare()?;
+        let model = folder::load_at(dir, placement)
+            .with_context(|| format!("cannot use the model folder {}", dir.display()))?;
+        let device = device::label(placement.device);
+        let parameters = model.parameter_count();
+        tracing::info!(device, precision = %placement.precision, parameters, "loaded the model");
+        Ok(model)
+    }
+}
+
+impl VocabularyArgs {
+    /// The tokenizer of `model`'s captions.
+    fn tokenizer(&self, model: &ClipModel) -> anyhow::Result<Tokenizer> {
+        if let Some(name) = &model.config().model.text.foreign_tokenizer {
+            anyhow::bail!(
+                "key model_cfg.text_cfg.hf_tokenizer_name is {name:?}: only CLIP's own tokenizer is \
+                 there, and this model's captions would become other token ids"
+            );
+        }
+        Tokenizer::from_file(&self.vocabulary)
+            .context("--vocabulary: `make setup` fetches it into assets/clip-bpe")
+    }
+}
+
+/// Prints one JSON line, at once; whoever reads along may be a program.
+#[expect(clippy::print_stdout, reason = "what a person asked for")]
+fn say<T: Serialize>(line: &T) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(line).context("a line is plain data")?);
+    io::stdout().flush().context("nobody reads what is printed")
+}
