@@ -7,10 +7,18 @@ use super::mend::Mender;
 
 /// Whether cleaning can do no more to a text than to collapse its white space and lower its case.
 ///
-/// Every repair begins with a character beyond ASCII, a control character or a reference.
+/// Every repair begins with a character beyond ASCII, a control character or a reference, and a
+/// reference with a letter or a hash after its `&`.
 pub(super) fn is_plain(text: &str) -> bool {
-    let is_plain = |byte: u8| matches!(byte, b' '..=b'%' | b'\''..=b'~' | b'\t' | b'\n' | b'\r');
-    text.bytes().all(is_plain)
+    let bytes = text.as_bytes();
+    let begins_reference = |at: usize| {
+        bytes.get(at + 1).is_some_and(|&next| next == b'#' || next.is_ascii_alphanumeric())
+    };
+    bytes.iter().enumerate().all(|(at, byte)| match byte {
+        b'&' => !begins_reference(at),
+        b' '..=b'~' | b'\t' | b'\n' | b'\r' => true,
+        _ => false,
+    })
 }
 
 /// Mends, unescapes twice, collapses white space and lower-cases.

@@ -37,7 +37,9 @@ pub(super) fn badness() -> Regex {
         format!("[{BAD}][{accented}{signs}]"),
         format!("[a-zA-Z][{LOWER_COMMON}{UPPER_COMMON}][{BAD}]"),
         // Accented letters at the wrong end of a word, or beside signs.
-        format!("[{LOWER_ACCENTED}{LOWER_COMMON}{BOX}{CLOSING}{CURRENCY}{NUMERIC}][{UPPER_ACCENTED}]"),
+        format!(
+            "[{LOWER_ACCENTED}{LOWER_COMMON}{BOX}{CLOSING}{CURRENCY}{NUMERIC}][{UPPER_ACCENTED}]"
+        ),
         format!("[{BOX}{CLOSING}{CURRENCY}{NUMERIC}][{LOWER_ACCENTED}]"),
         format!("[{LOWER_ACCENTED}{BOX}{CLOSING}][{CURRENCY}]"),
         format!("[{SPACE}][{UPPER_ACCENTED}][{CURRENCY}]"),

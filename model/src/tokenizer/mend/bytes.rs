@@ -127,7 +127,8 @@ fn unusual_character(bytes: &[u8]) -> Option<(usize, char)> {
             if is_continuation(b) && (is_continuation(d) || d == b'\n' && bytes.len() == 6) =>
         {
             let bits = [(a, 0x0f, 16), (b, 0x3f, 10), (c, 0x0f, 6), (d, 0x3f, 0)];
-            let offset: u32 = bits.iter().map(|&(byte, mask, by)| u32::from(byte & mask) << by).sum();
+            let offset: u32 =
+                bits.iter().map(|&(byte, mask, by)| u32::from(byte & mask) << by).sum();
             Some((6, char::from_u32(0x1_0000 + offset)?))
         }
         _ => None,

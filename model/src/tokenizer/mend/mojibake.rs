@@ -113,9 +113,11 @@ fn misread_run(clues: &[Clue]) -> usize {
 
 /// Marks which characters the bytes of UTF-8 become in Windows' encodings.
 fn clues(charmaps: &[Charmap]) -> Vec<(char, Clue)> {
-    let mut marks: Vec<(char, fn(&mut Clue))> = vec![(' ', |clue| clue.is_continuation = true)];
+    type Mark = fn(&mut Clue);
+    let mut marks: Vec<(char, Mark)> = vec![(' ', |clue| clue.is_continuation = true)];
     // Punctuation that also stands for itself beside mojibake.
-    let lax = |c: char| matches!(c, '–' | '—' | '―' | '‘' | '’' | '‚' | '“' | '”' | '„' | '•' | '…');
+    let lax =
+        |c: char| matches!(c, '–' | '—' | '―' | '‘' | '’' | '‚' | '“' | '”' | '„' | '•' | '…');
     let mut continuation = |c: char| {
         marks.push((c, |clue| clue.is_continuation = true));
         if !lax(c) {
