@@ -1,9 +1,9 @@
 //! CLIP's byte-pair tokenizer, equal to that of OpenCLIP (`open_clip_torch` 3.3), `ftfy` 6.3
 //! included.
 //!
-//! A text is mended as `ftfy` does ([`mend`]), its references of HTML are read twice as Python does
-//! ([`entity`]), its white space is collapsed and its case lowered ([`clean`]). It is then cut into
-//! words ([`split`]), and each word merged by rank ([`bpe`]). A text of plain ASCII, as most
+//! A text is mended as `ftfy` does (`mend`), its references of HTML are read twice as Python does
+//! (`entity`), its white space is collapsed and its case lowered (`clean`). It is then cut into
+//! words (`split`), and each word merged by rank (`bpe`). A text of plain ASCII, as most
 //! captions are, goes straight to the cutting; a word that the vocabulary holds is looked up whole.
 //!
 //! # Where ids differ from OpenCLIP's
@@ -19,10 +19,10 @@
 //!
 //! # Why `ftfy` is written anew
 //!
-//! The crate `plsfix` 0.1.8 is a port of `ftfy`, but of the same 82,801 texts it mends 4,645 (5.6 %)
-//! otherwise: all markup with references after its first line's, terminal escapes, mojibake of
-//! Windows-1257, many numeric references. It also brings `encoding`, which nobody maintains, and a
-//! second ICU. What a text needs is in [`mend`], a few hundred lines.
+//! The crate `plsfix` 0.1.8 is a port of `ftfy`, but it mends 4,645 (5.6 %) of the same 82,801
+//! texts otherwise: it reads references within markup, keeps terminal escapes and the mojibake of
+//! Windows-1257, and reads many numeric references otherwise. It also brings `encoding`, which
+//! nobody maintains, and a second ICU. What a text needs is in `mend`, a few hundred lines.
 //!
 //! Invariants: a row starts with start-of-text; after the text's own ids stands end-of-text, and
 //! zeros follow it. It is the only one, and so the first largest id of the row, unless the text

@@ -60,7 +60,7 @@ impl Bpe {
             return Err(format!("{} merges where {MERGES} are due", merges.len()));
         }
         let mut bpe = Self { byte_ids, merges, whole_words: HashMap::default() };
-        // Not every word of the vocabulary is reached by its own bytes' merges.
+        // All words of CLIP's list are reached by their own bytes' merges; no list has to be so.
         for id in words {
             let word = &bytes[id as usize];
             let mut merged = Vec::new();
