@@ -10,6 +10,7 @@ from the second round on it has seen them all, which is to its advantage.
 
 import argparse
 import gzip
+import itertools
 import pathlib
 import random
 import statistics
@@ -38,7 +39,7 @@ draw = random.Random(args.seed)
 merges = gzip.open(args.vocabulary, "rt", encoding="utf-8").read().split("\n")[1:48895]
 words = ["".join(merge.split())[:-4] for merge in merges if merge.endswith("</w>")]
 words = [word for word in words if len(word) > 1 and word.isascii() and word.isalpha()]
-weights = [1 / (place + 10) for place in range(len(words))]
+weights = list(itertools.accumulate(1 / (place + 10) for place in range(len(words))))
 NUMBERS = ["2019", "12", "3.5", "1968", "4x6", "100%", "$19.99", "1/2", "No. 7", "1,200", "HD", "4K", "v2.0"]
 LINKS = [" - ", ", ", " | ", ": ", " & ", ", ", ". ", " (", "'s ", "/", "-", "... ", "! "]
 # One caption in ten holds something of these.
@@ -54,7 +55,7 @@ def word():
         return draw.choice(NUMBERS)
     if kind < 0.12:  # a name that is no word of the vocabulary
         return (draw.choice(words)[:5] + draw.choice(words)[-4:]).capitalize()
-    drawn = draw.choices(words, weights)[0]
+    drawn = draw.choices(words, cum_weights=weights)[0]
     return drawn.capitalize() if kind < 0.4 else drawn
 
 
