@@ -1,4 +1,4 @@
-//! The one place with unsafe code: a tensor's memory seen as a slice.
+//! A tensor's memory seen as a slice. Unsafe code stands here and in `preprocess/turbo.rs` alone.
 #![allow(unsafe_code)]
 
 use tch::{Device, Kind, Tensor};
