@@ -1,7 +1,8 @@
-# Sourced after fetch.sh: packages of Debian 12, unpacked but not installed, so
-# no root is needed. The package lists are private too: the machine's own may
-# be absent.
+# Sourced instead of fetch.sh by what needs packages of Debian 12. They are
+# unpacked but not installed, so no root is needed. The package lists are private
+# too: the machine's own may be absent.
 # shellcheck shell=bash
+source "$(dirname "${BASH_SOURCE[0]}")/fetch.sh"
 
 lists=$downloads/.apt
 

@@ -8,8 +8,7 @@
 # machine that has a nasm of its own needs no Debian.
 #
 # .cargo/config.toml points CMAKE and ASM_NASM here; those that are set are used.
-source "$(dirname "${BASH_SOURCE[0]}")/fetch.sh"
-source "$setup/debian.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
 
 target=$project/assets/libjpeg-tools
 cmake=cmake-4.4.4-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Puts the demo's pictures into data/openclipart: Debian's packages of Open
 # Clip Art (public domain).
-source "$(dirname "${BASH_SOURCE[0]}")/fetch.sh"
-source "$setup/debian.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/debian.sh"
 
 target=$project/data/openclipart
 version=0.18+dfsg-19
