@@ -14,9 +14,10 @@ help: ## Show this
 	@echo 'Prerequisites: Linux on x86-64, git, make, g++, pkg-config, python3 with pip and venv, Rust 1.95.'
 	@echo 'Everything fetched lies in assets/ and data/, checked against deploy/setup/digests.txt.'
 
-setup: ## Fetch libtorch, the sentence encoder and the CLIP vocabulary (once)
+setup: ## Fetch libtorch, build tools, the sentence encoder and the CLIP vocabulary (once)
 	@deploy/setup/prerequisites.sh
 	@deploy/setup/libtorch.sh
+	@deploy/setup/libjpeg.sh
 	@deploy/setup/encoder.sh
 	@deploy/setup/vocabulary.sh
 

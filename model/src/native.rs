@@ -1,5 +1,5 @@
-//! The one place with unsafe code: a tensor's memory as a slice, the C++ file beside this crate,
-//! and loading libraries while the program runs.
+//! A tensor's memory as a slice, the C++ file beside this crate, and loading libraries while the
+//! program runs. Unsafe code stands here and in `preprocess/turbo.rs` alone.
 //!
 //! Everything here is a safe function with a plain meaning; nothing here decides anything.
 #![allow(unsafe_code)]

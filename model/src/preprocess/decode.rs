@@ -2,9 +2,13 @@
 
 use std::io::Cursor;
 
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::codecs::{png::PngDecoder, webp::WebPDecoder};
+use image::{DynamicImage, ImageDecoder, ImageError, Limits};
 
 use super::{RgbImage, jpeg};
+
+/// What a PNG may hold beside its pixels, such as a colour profile, once inflated.
+const MOST_BYTES_BESIDE_PIXELS: u64 = 256 << 20;
 
 /// Why a picture cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,62 +33,71 @@ impl DecodeError {
             Self::Unreadable(_) => "unreadable",
         }
     }
+
+    pub(super) fn check_size(width: u32, height: u32, limit: u64) -> Result<(), Self> {
+        if u64::from(width) * u64::from(height) > limit {
+            return Err(Self::TooManyPixels { width, height, limit });
+        }
+        if width == 0 || height == 0 { Err(Self::Empty) } else { Ok(()) }
+    }
 }
 
 /// Reads width and height from the header.
 pub fn probe(bytes: &[u8]) -> Result<(u32, u32), DecodeError> {
-    let size = open(bytes)?.into_dimensions().map_err(unreadable)?;
-    if size.0 == 0 || size.1 == 0 { Err(DecodeError::Empty) } else { Ok(size) }
+    let (width, height) = match Format::of(bytes)? {
+        Format::Jpeg => jpeg::probe(bytes)?,
+        Format::Png => png(bytes)?.dimensions(),
+        Format::WebP => webp(bytes)?.dimensions(),
+    };
+    DecodeError::check_size(width, height, u64::MAX)?;
+    Ok((width, height))
 }
 
 /// Decodes a picture of at most `max_pixels` pixels.
 pub fn decode_rgb(bytes: &[u8], max_pixels: u64) -> Result<RgbImage, DecodeError> {
-    let (width, height) = probe(bytes)?;
-    if u64::from(width) * u64::from(height) > max_pixels {
-        return Err(DecodeError::TooManyPixels { width, height, limit: max_pixels });
+    match Format::of(bytes)? {
+        Format::Jpeg => jpeg::decode(bytes, max_pixels),
+        Format::Png => decode(png(bytes)?, max_pixels),
+        Format::WebP => decode(webp(bytes)?, max_pixels),
     }
-    let reader = open(bytes)?;
-    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg::is_complete(bytes) {
-        return Err(DecodeError::Unreadable("the JPEG ends before its end marker".to_owned()));
-    }
-    let decoder = reader.into_decoder().map_err(unreadable)?;
-    let has_alpha = has_alpha(decoder.color_type());
+}
+
+fn decode(decoder: impl ImageDecoder, max_pixels: u64) -> Result<RgbImage, DecodeError> {
+    let (width, height) = decoder.dimensions();
+    DecodeError::check_size(width, height, max_pixels)?;
     let picture = DynamicImage::from_decoder(decoder).map_err(unreadable)?;
-    let data = if has_alpha { on_white(&picture) } else { picture.into_rgb8().into_raw() };
-    Ok(RgbImage { width, height, data })
+    // Drops alpha and leaves the colours below it, as Pillow does.
+    Ok(RgbImage { width, height, data: picture.into_rgb8().into_raw() })
 }
 
-fn open(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, DecodeError> {
-    if bytes.is_empty() {
-        return Err(DecodeError::Empty);
-    }
-    let format = image::guess_format(bytes).map_err(|_| DecodeError::UnsupportedFormat)?;
-    if !matches!(format, ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP) {
-        return Err(DecodeError::UnsupportedFormat);
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    // The caller's limit on pixels bounds memory; the crate's own would refuse large sound pictures.
-    reader.no_limits();
-    Ok(reader)
+enum Format {
+    Jpeg,
+    Png,
+    WebP,
 }
 
-fn unreadable(error: image::ImageError) -> DecodeError {
-    DecodeError::Unreadable(error.to_string())
-}
-
-fn has_alpha(color: ColorType) -> bool {
-    color.has_alpha()
-}
-
-fn on_white(picture: &DynamicImage) -> Vec<u8> {
-    let rgba = picture.to_rgba8();
-    let mut data = Vec::with_capacity(rgba.as_raw().len() / 4 * 3);
-    for pixel in rgba.as_raw().chunks_exact(4) {
-        let alpha = u16::from(pixel[3]);
-        for &channel in &pixel[..3] {
-            let mixed = (u16::from(channel) * alpha + 255 * (255 - alpha) + 127) / 255;
-            data.push(u8::try_from(mixed).expect("a mean of two bytes is a byte"));
+impl Format {
+    fn of(bytes: &[u8]) -> Result<Self, DecodeError> {
+        match bytes {
+            [] => Err(DecodeError::Empty),
+            [0xff, 0xd8, 0xff, ..] => Ok(Self::Jpeg),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Self::Png),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Self::WebP),
+            _ => Err(DecodeError::UnsupportedFormat),
         }
     }
-    data
+}
+
+fn png(bytes: &[u8]) -> Result<PngDecoder<Cursor<&[u8]>>, DecodeError> {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES_BESIDE_PIXELS);
+    PngDecoder::with_limits(Cursor::new(bytes), limits).map_err(unreadable)
+}
+
+fn webp(bytes: &[u8]) -> Result<WebPDecoder<Cursor<&[u8]>>, DecodeError> {
+    WebPDecoder::new(Cursor::new(bytes)).map_err(unreadable)
+}
+
+fn unreadable(error: ImageError) -> DecodeError {
+    DecodeError::Unreadable(error.to_string())
 }

@@ -1,7 +1,8 @@
 //! A picture to the square a model sees, as bytes by channel.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 
 use super::RgbImage;
 use crate::rng::Rng;
@@ -14,11 +15,11 @@ const CROP_ATTEMPTS: usize = 10;
 
 /// A rectangle of whole pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Crop {
-    left: u32,
-    top: u32,
-    width: u32,
-    height: u32,
+pub(super) struct Crop {
+    pub(super) left: u32,
+    pub(super) top: u32,
+    pub(super) width: u32,
+    pub(super) height: u32,
 }
 
 /// The part of a picture that becomes the square, in fractions of pixels.
@@ -53,7 +54,7 @@ pub fn eval_pixels(image: &RgbImage, size: usize) -> Vec<u8> {
     let (left, window_width) = axis(image.width, width);
     let (top, window_height) = axis(image.height, height);
     let window = Window { left, top, width: window_width, height: window_height };
-    resize(&image.data, image.width, image.height, &window, side)
+    resize(&view(image), &window, side)
 }
 
 /// Takes a random crop of 0.9–1.0 of the area, as torchvision's `RandomResizedCrop`.
@@ -65,15 +66,21 @@ pub fn eval_pixels(image: &RgbImage, size: usize) -> Vec<u8> {
 /// - returns `[3, size, size]`
 pub fn train_pixels(image: &RgbImage, size: usize, draw: u64) -> Vec<u8> {
     let side = u32::try_from(size).expect("a picture's side fits 32 bits");
-    let crop = random_crop(image.width, image.height, &mut Rng::new(draw));
+    crop_pixels(image, side, random_crop(image.width, image.height, &mut Rng::new(draw)))
+}
+
+/// Resizes a part of a picture as if there were nothing around it: the filter meets its borders.
+///
+/// # Shapes
+///
+/// - returns `[3, side, side]`
+pub(super) fn crop_pixels(image: &RgbImage, side: u32, crop: Crop) -> Vec<u8> {
     let Crop { left, top, width, height } = crop;
-    let row = |y: u32| {
-        let start = 3 * (y as usize * image.width as usize + left as usize);
-        &image.data[start..start + 3 * width as usize]
-    };
-    let part: Vec<u8> = (top..top + height).flat_map(row).copied().collect();
-    let (w, h) = (f64::from(width), f64::from(height));
-    resize(&part, width, height, &Window { left: 0.0, top: 0.0, width: w, height: h }, side)
+    let whole = view(image);
+    let part = TypedCroppedImage::from_ref(&whole, left, top, width, height)
+        .expect("the crop lies within the picture");
+    let (width, height) = (f64::from(width), f64::from(height));
+    resize(&part, &Window { left: 0.0, top: 0.0, width, height }, side)
 }
 
 fn random_crop(width: u32, height: u32, rng: &mut Rng) -> Crop {
@@ -119,30 +126,34 @@ fn round_half_even(value: f64) -> f64 {
     value.round_ties_even()
 }
 
+fn view(image: &RgbImage) -> TypedImageRef<'_, U8x3> {
+    TypedImageRef::from_buffer(image.width, image.height, &image.data)
+        .expect("three bytes for each pixel of a picture that is not empty")
+}
+
 /// Resizes a window, first across and then down: Pillow's order, which the rounding shows.
-fn resize(data: &[u8], width: u32, height: u32, window: &Window, side: u32) -> Vec<u8> {
-    let source = ImageRef::new(width, height, data, PixelType::U8x3)
-        .expect("three bytes for each pixel of a picture that is not empty");
-    let mut across = Image::new(side, height, PixelType::U8x3);
-    let mut target = Image::new(side, side, PixelType::U8x3);
+fn resize(source: &impl ImageView<Pixel = U8x3>, window: &Window, side: u32) -> Vec<u8> {
+    let (width, height) = (f64::from(source.width()), f64::from(source.height()));
+    let mut across = TypedImage::new(side, source.height());
+    let mut target = TypedImage::new(side, side);
     // Rounding may put the window a hair outside.
-    let window_width = window.width.min(f64::from(width) - window.left);
-    let window_height = window.height.min(f64::from(height) - window.top);
+    let window_width = window.width.min(width - window.left);
+    let window_height = window.height.min(height - window.top);
     let mut resizer = Resizer::new();
     let bicubic = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
-    let fits = "the window lies within the picture and both are of one pixel type";
-    let options = bicubic.crop(window.left, 0.0, window_width, f64::from(height));
-    resizer.resize(&source, &mut across, &options).expect(fits);
+    let fits = "the window lies within the picture";
+    let options = bicubic.crop(window.left, 0.0, window_width, height);
+    resizer.resize_typed(source, &mut across, &options).expect(fits);
     let options = bicubic.crop(0.0, window.top, f64::from(side), window_height);
-    resizer.resize(&across, &mut target, &options).expect(fits);
-    by_channel(target.buffer())
+    resizer.resize_typed(&across, &mut target, &options).expect(fits);
+    by_channel(target.pixels())
 }
 
 /// `[height, width, 3]` to `[3, height, width]`.
-fn by_channel(pixels: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(pixels.len());
+fn by_channel(pixels: &[U8x3]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(3 * pixels.len());
     for channel in 0..3 {
-        out.extend(pixels.iter().skip(channel).step_by(3));
+        out.extend(pixels.iter().map(|pixel| pixel.0[channel]));
     }
     out
 }

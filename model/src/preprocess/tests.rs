@@ -1,21 +1,42 @@
-//! Golden pixels from Pillow and torchvision; `tests/golden/make_golden.py` holds the Python lines.
+//! Golden pixels from open_clip; `tests/golden/make_pixels.py` holds the Python lines.
 
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 
+use image::{ExtendedColorType, ImageEncoder};
+use proptest::prelude::*;
+use proptest::sample::Index;
+use safetensors::SafeTensors;
+
+use super::resize::{Crop, crop_pixels};
 use super::*;
 
 const LIMIT: u64 = 1 << 20;
 
-fn golden(name: &str) -> Vec<u8> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    fs::read(folder.join(name)).unwrap()
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pixels")
 }
 
-fn golden_pixels(name: &str) -> Vec<u8> {
-    let bytes = golden("pixels.safetensors");
-    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    file.tensor(name).unwrap().data().to_vec()
+fn golden(name: &str) -> Vec<u8> {
+    fs::read(folder().join(name)).unwrap()
+}
+
+/// Every picture there, of every kind.
+fn goldens() -> Vec<String> {
+    let names = fs::read_dir(folder()).unwrap().map(|file| file.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| !name.ends_with(".gz"));
+    names.sort();
+    assert!(names.len() > 30, "{names:?}");
+    names
+}
+
+fn expected() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let packed = golden("expected.safetensors.gz");
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 fn largest_and_mean_difference(one: &[u8], other: &[u8]) -> (u8, f64) {
@@ -25,29 +46,46 @@ fn largest_and_mean_difference(one: &[u8], other: &[u8]) -> (u8, f64) {
     (off.into_iter().max().unwrap(), mean)
 }
 
+fn check_close(name: &str, pixels: &[u8], expected: &[u8]) {
+    let (largest, mean) = largest_and_mean_difference(pixels, expected);
+    assert!(largest <= 2 && mean <= 0.2, "{name}: at most {largest}, on average {mean}");
+}
+
 #[test]
-fn eval_pixels_equal_those_of_torchvision() {
-    // JPEG decoders may differ in their inverse transform and in how they widen the colours.
-    for (name, most, average) in [
-        ("a.png", 2, 0.2),
-        ("a.webp", 2, 0.2),
-        ("a.jpg", 4, 0.6),
-        ("grey.jpg", 4, 0.6),
-        ("cmyk.jpg", 4, 0.6),
-    ] {
-        let picture = decode_rgb(&golden(name), LIMIT).unwrap();
-        for (golden, size) in [("eval", 32), ("large", 80)] {
-            let expected = golden_pixels(&format!("{golden}.{name}"));
-            let pixels = eval_pixels(&picture, size);
-            let (largest, mean) = largest_and_mean_difference(&pixels, &expected);
-            assert!(largest <= most && mean <= average, "{golden} {name}: {largest}, {mean}");
+fn eval_pixels_equal_those_of_open_clip() {
+    let bytes = expected();
+    let expected = SafeTensors::deserialize(&bytes).unwrap();
+    for name in goldens() {
+        let picture =
+            decode_rgb(&golden(&name), LIMIT).unwrap_or_else(|why| panic!("{name}: {why}"));
+        for size in [32, 80, 224] {
+            let key = format!("eval {size} {name}");
+            match expected.tensor(&key) {
+                Ok(tensor) => check_close(&key, &eval_pixels(&picture, size), tensor.data()),
+                Err(why) => assert_ne!(size, 32, "{key}: {why}"),
+            }
         }
     }
 }
 
 #[test]
+fn training_crops_equal_those_of_torchvision() {
+    let bytes = expected();
+    let expected = SafeTensors::deserialize(&bytes).unwrap();
+    for name in ["scene.jpg", "422.jpg", "rgb.png"] {
+        let sides = expected.tensor(&format!("box {name}")).unwrap();
+        let side = |at: usize| u32::from_le_bytes(sides.data()[4 * at..][..4].try_into().unwrap());
+        let crop = Crop { left: side(0), top: side(1), width: side(2), height: side(3) };
+        let picture = decode_rgb(&golden(name), LIMIT).unwrap();
+        let key = format!("crop 64 {name}");
+        let pixels = crop_pixels(&picture, 64, crop);
+        check_close(&key, &pixels, expected.tensor(&key).unwrap().data());
+    }
+}
+
+#[test]
 fn a_truncated_picture_is_unreadable_wherever_it_ends() {
-    for name in ["a.jpg", "a.png", "a.webp"] {
+    for name in ["420.jpg", "progressive.jpg", "rgb.png", "lossless.webp", "lossy.webp"] {
         let whole = golden(name);
         for share in [30, 60, 90, 99] {
             let part = &whole[..whole.len() * share / 100];
@@ -59,7 +97,7 @@ fn a_truncated_picture_is_unreadable_wherever_it_ends() {
 
 #[test]
 fn a_bomb_is_refused_by_its_header() {
-    let picture = golden("a.png");
+    let picture = golden("rgb.png");
     assert_eq!(probe(&picture).unwrap(), (88, 53));
     let error = decode_rgb(&picture, 88 * 53 - 1).unwrap_err();
     assert_eq!(error, DecodeError::TooManyPixels { width: 88, height: 53, limit: 4663 });
@@ -80,11 +118,48 @@ fn what_is_no_picture_says_so() {
 }
 
 #[test]
-fn transparency_lies_on_white() {
+fn an_error_refuses_a_jpeg_that_was_first_warned_of() {
+    let mut jpeg = golden("loose-bytes.jpg");
+    assert!(decode_rgb(&jpeg, LIMIT).is_ok());
+    let scan = jpeg.windows(2).position(|marker| marker == [0xff, 0xda]).unwrap();
+    jpeg[scan + 6] = 0x33; // Huffman tables that the file does not have
+    let error = decode_rgb(&jpeg, LIMIT).unwrap_err();
+    assert!(error.to_string().contains("Huffman table"), "{error}");
+}
+
+fn png(side: (u32, u32), kind: ExtendedColorType, bytes: &[u8]) -> Vec<u8> {
     let mut png = Vec::new();
-    let picture = image::RgbaImage::from_raw(2, 1, vec![0, 0, 0, 0, 200, 100, 0, 255]).unwrap();
-    picture.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png).unwrap();
-    assert_eq!(decode_rgb(&png, LIMIT).unwrap().data, vec![255, 255, 255, 200, 100, 0]);
+    let encoder = image::codecs::png::PngEncoder::new(&mut png);
+    encoder.write_image(bytes, side.0, side.1, kind).unwrap();
+    png
+}
+
+#[test]
+fn transparency_is_dropped_and_the_colours_below_it_stay() {
+    let picture = png((2, 1), ExtendedColorType::Rgba8, &[10, 20, 30, 0, 200, 100, 0, 255]);
+    assert_eq!(decode_rgb(&picture, LIMIT).unwrap().data, vec![10, 20, 30, 200, 100, 0]);
+}
+
+#[test]
+fn sixteen_bits_are_rounded_to_eight() {
+    let channels: [u16; 6] = [0, 128, 129, 257 * 77 + 128, 257 * 77 + 129, 65535];
+    let bytes = channels.map(u16::to_ne_bytes).concat();
+    let expected = vec![0, 0, 1, 77, 78, 255];
+    let colour = png((2, 1), ExtendedColorType::Rgb16, &bytes);
+    assert_eq!(decode_rgb(&colour, LIMIT).unwrap().data, expected);
+    let grey = png((6, 1), ExtendedColorType::L16, &bytes);
+    let thrice: Vec<u8> = expected.into_iter().flat_map(|grey| [grey; 3]).collect();
+    assert_eq!(decode_rgb(&grey, LIMIT).unwrap().data, thrice);
+}
+
+#[test]
+fn a_jpeg_of_more_than_eight_bits_is_refused() {
+    let mut jpeg = golden("420.jpg");
+    let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 1] = 0xc1; // extended sequential
+    jpeg[frame + 4] = 12;
+    let error = decode_rgb(&jpeg, LIMIT).unwrap_err();
+    assert_eq!(error.to_string(), "the picture cannot be decoded: a JPEG of 12 bits a channel");
 }
 
 #[test]
@@ -94,5 +169,41 @@ fn pictures_of_one_pixel_and_of_extreme_length_have_pixels() {
         let picture = RgbImage { width, height, data: vec![77; count] };
         assert_eq!(eval_pixels(&picture, 40), vec![77; 4800], "{width}x{height}");
         assert_eq!(train_pixels(&picture, 40, 9), vec![77; 4800], "{width}x{height}");
+    }
+}
+
+/// A picture of some kind, with bytes changed here and there and perhaps its end lost.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let files: Vec<Vec<u8>> = goldens().iter().map(|name| golden(name)).collect();
+    let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 1..6);
+    // Half of the changes fall into the headers, where they do more.
+    let reach = prop_oneof![Just(700), Just(usize::MAX)];
+    let end = prop::option::of(any::<Index>());
+    (prop::sample::select(files), changes, reach, end).prop_map(
+        |(mut file, changes, reach, end)| {
+            for (at, byte) in changes {
+                let at = at.index(file.len().min(reach));
+                file[at] = byte;
+            }
+            let length = end.map_or(file.len(), |end| end.index(file.len()));
+            file.truncate(length);
+            file
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    #[test]
+    fn no_bytes_panic_or_give_more_pixels_than_allowed(bytes in damaged()) {
+        const FEW: u64 = 1 << 17;
+        let size = probe(&bytes);
+        if let Ok(picture) = decode_rgb(&bytes, FEW) {
+            let pixels = u64::from(picture.width) * u64::from(picture.height);
+            prop_assert_eq!(size, Ok((picture.width, picture.height)));
+            prop_assert!((1..=FEW).contains(&pixels));
+            prop_assert_eq!(picture.data.len() as u64, 3 * pixels);
+        }
     }
 }
