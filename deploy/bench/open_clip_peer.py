@@ -103,10 +103,10 @@ class Peer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def gradients(self, batch):
+    def gradients(self, batch, forward):
         images, texts = (it.to(self.device, non_blocking=True) for it in batch)
         with self.autocast():
-            losses = self.loss(**self.forward(images, texts), output_dict=True)
+            losses = self.loss(**forward(images, texts), output_dict=True)
             total = sum(losses.values())
         total.backward()
         return total.detach()
@@ -116,7 +116,8 @@ class Peer:
         kinds = ["default", "fused"] if self.args.optimizer == "auto" else [self.args.optimizer]
         self.seconds = {}
         if len(kinds) > 1:
-            self.gradients(tuple(it[:1] for it in self.batches[0]))
+            # Not through `forward`: a compiled model that has seen two batch sizes is compiled anew, for any size.
+            self.gradients(tuple(it[:1] for it in self.batches[0]), self.model)
             for kind in kinds:
                 trial = make_optimizer(self.model, 0.0, self.args.weight_decay, kind == "fused")
                 trial.step()  # makes its state
@@ -164,7 +165,7 @@ class Peer:
         start = time.perf_counter()
         for step in range(self.step, self.step + steps):
             self.optimizer.zero_grad()
-            losses.append(self.gradients(self.batches[step % len(self.batches)]))
+            losses.append(self.gradients(self.batches[step % len(self.batches)], self.forward))
             self.optimizer.step()
             with torch.no_grad():
                 self.model.logit_scale.clamp_(0, LARGEST_LOGIT_SCALE)

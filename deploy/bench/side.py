@@ -1,5 +1,6 @@
 """One side of a benchmark: a program that trains on demand, spoken to over its stdin and stdout."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -56,9 +57,12 @@ class Side:
         if not line:
             self._fail(f"ended with status {self.process.wait()}")
         try:
-            return json.loads(line)
+            found = json.loads(line)
         except ValueError:
-            self._fail(f"said {line.strip()!r}, which is no JSON")
+            found = None
+        if not isinstance(found, dict):
+            self._fail(f"said {line.strip()!r}, which is no JSON object")
+        return found
 
     def train(self, steps):
         """Trains `steps` steps; returns their last line, with `wallSeconds` as seen from here."""
@@ -84,7 +88,8 @@ class Side:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(OSError):  # it may be gone
+            self.process.stdin.close()
         try:
             self.process.wait(timeout=60)
         except subprocess.TimeoutExpired:
