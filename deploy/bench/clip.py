@@ -216,7 +216,8 @@ def mark(case, value=None, verdict=None):
 def judge(case, result):
     """The case's last line."""
     voids = list(dict.fromkeys(result["voids"]))
-    void = f" (void: {'; '.join(voids)})" if voids else ""
+    more = f", and {len(voids) - 1} more" if len(voids) > 1 else ""
+    void = f" (void: {voids[0]}{more})" if voids else ""
     if case.want is None:
         return f"extra {case.name} {result['ratio']:.3f} x{void}"
     met = not voids and result["ratio"] >= case.want
