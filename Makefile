@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip route-venv
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip route-venv
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -38,6 +38,9 @@ test: setup route-venv ## Run every test; what this machine lacks is printed as 
 
 check-openclip: ## Compare the bundle's models with open_clip itself (PyTorch, about 6 GB; BUNDLE=folder)
 	@exec deploy/check-openclip/run.sh $(BUNDLE)
+
+bench-clip: build ## Train beside open_clip, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--cases cpu')
+	@exec deploy/bench/run.sh $(BENCH)
 
 route-venv: .venv-route/.complete ## Make a small Python environment in which tests run route.py (once)
 

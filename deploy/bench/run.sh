@@ -1,0 +1,24 @@
+#!/bin/sh
+# Compares Clade with open_clip in speed and memory: `run.sh [options of clip.py]`. Makes a virtual
+# environment of about 6 GB the first time; PEER_PYTHON names a python3 that has open_clip already.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+venv=${CLADE_BENCH_VENV:-$root/.venv-bench}
+
+if [ -n "${PEER_PYTHON:-}" ]; then
+    if ! "$PEER_PYTHON" -c 'import torch, open_clip' 2>/dev/null; then
+        echo "PEER_PYTHON is $PEER_PYTHON, which cannot import torch and open_clip: correct it, or unset it" >&2
+        exit 1
+    fi
+    exec "$PEER_PYTHON" "$here/clip.py" "$@"
+fi
+if ! cmp -s "$here/requirements.txt" "$venv/.complete"; then
+    echo "making $venv (once; about 6 GB)"
+    rm -rf "$venv"
+    python3 -m venv "$venv"
+    "$venv/bin/pip" install --quiet -r "$here/requirements.txt"
+    cp "$here/requirements.txt" "$venv/.complete"
+fi
+exec "$venv/bin/python" "$here/clip.py" "$@"

@@ -1,0 +1,143 @@
+"""Checks that Clade trains on a GPU as it does on a CPU, and says plainly when memory runs out.
+
+Losses of the same batches are compared step by step, through the protocol of the benchmark.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
+import inputs  # noqa: E402
+from side import Side, SideError  # noqa: E402
+
+# name, model, pairs, precision, steps, largest relative difference of a loss from the CPU's in f32
+TRAININGS = [
+    ("small-f32", "small", 128, "f32", 12, 1e-3),
+    ("small-bf16", "small", 128, "bf16", 12, 2e-2),
+    ("b32-f32", "ViT-B-32", 16, "f32", 6, 1e-3),
+    ("b32-bf16", "ViT-B-32", 16, "bf16", 6, 2e-2),
+]
+RATES = {"small": 3e-4, "ViT-B-32": 5e-5, "ViT-L-14": 5e-5}
+# No GPU of today holds L/14's activations of so many pairs: about 280 MB each.
+HUGE_MODEL, HUGE_PAIRS = "ViT-L-14", 2048
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--clade", type=pathlib.Path, required=True)
+parser.add_argument("--device", default="cuda:0", help="cpu shows that the checks themselves work")
+parser.add_argument("--threads", type=int, default=4)
+parser.add_argument("--huge-pairs", type=int, default=HUGE_PAIRS)
+parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out"))
+args = parser.parse_args()
+program = [sys.executable, str(args.clade)] if args.clade.suffix == ".py" else [str(args.clade)]
+failures, record = [], {}
+
+
+def say(name, verdict):
+    print(f"check {name}: {verdict}", flush=True)
+    record[name] = {**record.get(name, {}), "verdict": verdict}
+    if verdict.startswith("FAILED"):
+        failures.append(name)
+
+
+def devices():
+    """What `clade-worker devices` lists, by name; None if it fails."""
+    try:
+        found = subprocess.run([*program, "devices"], capture_output=True, text=True, timeout=300)
+        if found.returncode:
+            raise ValueError((found.stderr.strip().splitlines() or ["no message"])[-1])
+        lines = [json.loads(line) for line in found.stdout.splitlines() if line.strip()]
+        by_name = {line["device"]: line for line in lines}
+    except (OSError, ValueError, KeyError, TypeError, subprocess.TimeoutExpired) as error:
+        return say("devices", f"FAILED {error}")
+    record["devices"] = {"found": lines}
+    if "cpu" not in by_name:
+        return say("devices", f"FAILED the CPU is not among {list(by_name)}")
+    gpu = by_name.get("cuda:0")
+    if gpu is not None and not (gpu.get("name") and gpu.get("memoryBytes", 0) > 0):
+        return say("devices", f"FAILED a GPU has a name and memory, found {gpu}")
+    say("devices", "ok, " + (f"{gpu['name']} with {gpu['memoryBytes'] / 2**30:.0f} GiB" if gpu else "no GPU"))
+    return by_name
+
+
+def options(folder, model, pairs, device, precision):
+    return [
+        "--model", folder / model, "--batches", folder / f"{model}-{pairs}.safetensors", "--device", device, "--precision", precision,
+        "--threads", args.threads, "--micro-batch", pairs, "--learning-rate", RATES[model], "--weight-decay", 0.2,
+    ]
+
+
+def train(folder, model, pairs, device, precision, steps):
+    """Losses of each step; the files are made by whoever asks first."""
+    batches = folder / f"{model}-{pairs}.safetensors"
+    if not batches.exists():
+        config = inputs.write_model(folder / model, model)
+        inputs.write_batches(batches, config, 4 if pairs < 1000 else 1, pairs)
+    side = Side("clade", args.clade, options(folder, model, pairs, device, precision), args.threads, args.out / f"{model}-{precision}-{device.replace(':', '')}.log")
+    try:
+        done = side.train(steps)
+        return side.ready, side.losses, done
+    finally:
+        side.close()
+
+
+def check_training(folder):
+    expected = {}
+    for name, model, pairs, precision, steps, limit in TRAININGS:
+        try:
+            if model not in expected:
+                expected[model] = train(folder, model, pairs, "cpu", "f32", steps)[1]
+            ready, losses, done = train(folder, model, pairs, args.device, precision, steps)
+        except SideError as error:
+            say(name, f"FAILED {error}")
+            continue
+        off = max(abs(a - b) / abs(b) for a, b in zip(losses, expected[model], strict=True))
+        record[name] = {"cpu": expected[model], "gpu": losses, "off": off, "done": done, "ready": ready}
+        where = ready.get("device")
+        if where != args.device:
+            say(name, f"FAILED it was asked for {args.device} and trained on {where}")
+        elif not off <= limit:  # so written that a NaN fails
+            say(name, f"FAILED losses differ from the CPU's by {off:.1e}, at most {limit:.0e} is due")
+        else:
+            say(name, f"ok, losses differ from the CPU's by {off:.1e} (at most {limit:.0e})")
+
+
+def check_out_of_memory(folder):
+    """One line that names memory, and status 1: no panic, no list of frames."""
+    name = "out-of-memory"
+    try:
+        _, _, done = train(folder, HUGE_MODEL, args.huge_pairs, args.device, "bf16", 1)
+        return say(name, f"skipped: {args.huge_pairs} pairs fit into {done['peakBytes'] / 2**30:.0f} GiB")
+    except SideError as error:
+        seen = str(error)
+    text = (args.out / f"{HUGE_MODEL}-bf16-{args.device.replace(':', '')}.log").read_text()
+    lines = [line for line in text.splitlines() if line.strip()]
+    record[name] = {"stderr": lines[:50]}
+    print("\n".join(f"    {line}" for line in lines[:10]))
+    wrong = []
+    if "ended with status 1:" not in seen:
+        wrong.append(f"status 1 is due: {seen.split(':')[0]}")
+    if "memory" not in text.lower():
+        wrong.append("memory is not named")
+    if len(lines) != 1:
+        wrong.append(f"one line is due, not {len(lines)}")
+    say(name, f"FAILED {'; '.join(wrong)}" if wrong else "ok")
+
+
+by_name = devices()
+if args.device != "cpu" and args.device not in (by_name or {}):
+    why = f"there is no {args.device}"
+    for name in [*(it[0] for it in TRAININGS), "out-of-memory"]:
+        say(name, f"skipped: {why}" if by_name is not None else "skipped: no device is known")
+else:
+    with tempfile.TemporaryDirectory(prefix="clade-check-") as folder:
+        check_training(pathlib.Path(folder))
+        if args.device == "cpu":
+            say("out-of-memory", "skipped: it is of GPUs")
+        else:
+            check_out_of_memory(pathlib.Path(folder))
+(args.out / "check.json").write_text(json.dumps(record, indent=1) + "\n")
+sys.exit(1 if failures else 0)
