@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip route-venv
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens route-venv
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -40,7 +40,11 @@ check-openclip: ## Compare the bundle's models with open_clip itself (PyTorch, a
 	@exec deploy/check-openclip/run.sh $(BUNDLE)
 
 bench-clip: build ## Train beside open_clip, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--cases cpu')
-	@exec deploy/bench/run.sh $(BENCH)
+	@exec deploy/bench/run.sh clip.py $(BENCH)
+
+bench-tokens: setup ## Tokenize beside open_clip, on one core each, and print the ratio
+	@$(CARGO) build --release -p clade-model --example tokens_speed
+	@exec deploy/bench/run.sh tokens.py $(BENCH)
 
 route-venv: .venv-route/.complete ## Make a small Python environment in which tests run route.py (once)
 

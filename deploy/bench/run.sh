@@ -1,7 +1,10 @@
 #!/bin/sh
-# Compares Clade with open_clip in speed and memory: `run.sh [options of clip.py]`. Makes a virtual
-# environment of about 6 GB the first time; PEER_PYTHON names a python3 that has open_clip already.
+# Compares Clade with open_clip: `run.sh clip.py [its options]` or `run.sh tokens.py [its options]`. Makes a
+# virtual environment of about 6 GB the first time; PEER_PYTHON names a python3 that has open_clip already.
 set -eu
+
+script=${1:?name a script: clip.py or tokens.py}
+shift
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -12,7 +15,7 @@ if [ -n "${PEER_PYTHON:-}" ]; then
         echo "PEER_PYTHON is $PEER_PYTHON, which cannot import torch and open_clip: correct it, or unset it" >&2
         exit 1
     fi
-    exec "$PEER_PYTHON" "$here/clip.py" "$@"
+    exec "$PEER_PYTHON" "$here/$script" "$@"
 fi
 if ! cmp -s "$here/requirements.txt" "$venv/.complete"; then
     echo "making $venv (once; about 6 GB)"
@@ -21,4 +24,4 @@ if ! cmp -s "$here/requirements.txt" "$venv/.complete"; then
     "$venv/bin/pip" install --quiet -r "$here/requirements.txt"
     cp "$here/requirements.txt" "$venv/.complete"
 fi
-exec "$venv/bin/python" "$here/clip.py" "$@"
+exec "$venv/bin/python" "$here/$script" "$@"

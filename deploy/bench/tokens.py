@@ -1,9 +1,8 @@
 """Compares Clade's tokenizer with open_clip's, on one core each: the ids, and the time they take.
 
-    cargo build --release -p clade-model --example tokens_speed
-    V/bin/python deploy/bench/tokens.py
+    make bench-tokens
 
-V is an environment as in deploy/check-openclip/requirements.txt. The captions are made here from the
+The captions are made here from the
 vocabulary's own words, all of them different: open_clip remembers the words that it has seen, and
 from the second round on it has seen them all, which is to its advantage.
 """

@@ -10,6 +10,8 @@ mod write;
 
 use serde_json::Value;
 
+use crate::preprocess::{RgbImage, eval_pixels_as};
+
 /// Mean and deviation of the red, green and blue of the pictures CLIP was made with.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 pub const CLIP_STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
@@ -138,6 +140,37 @@ impl TextPool {
 pub struct PreprocessConfig {
     pub mean: [f32; 3],
     pub std: [f32; 3],
+    /// For evaluation; training crops at random.
+    pub resize: ResizeMode,
+    /// For evaluation; training is bicubic, as OpenCLIP's.
+    pub interpolation: Interpolation,
+}
+
+impl Default for PreprocessConfig {
+    fn default() -> Self {
+        Self {
+            mean: CLIP_MEAN,
+            std: CLIP_STD,
+            resize: ResizeMode::Shortest,
+            interpolation: Interpolation::Bicubic,
+        }
+    }
+}
+
+/// How a picture becomes a square.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResizeMode {
+    /// Shortest side to the size, then the centre.
+    Shortest,
+    /// Both sides to the size, whatever the aspect.
+    Squash,
+}
+
+/// The filter of resizing, with antialias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpolation {
+    Bicubic,
+    Bilinear,
 }
 
 /// Why a configuration cannot be used.
@@ -214,7 +247,7 @@ impl ClipConfig {
         };
         Ok(Self {
             model: ModelConfig { embed_dim, vision, text, init_logit_scale: INIT_LOGIT_SCALE },
-            preprocess: PreprocessConfig { mean: CLIP_MEAN, std: CLIP_STD },
+            preprocess: PreprocessConfig::default(),
         })
     }
 
@@ -226,6 +259,16 @@ impl ClipConfig {
     /// Writes the text of an `open_clip_config.json` that `open_clip` loads.
     pub fn to_json(&self) -> String {
         write::config(self)
+    }
+
+    /// Makes of a picture what the model sees in evaluation.
+    ///
+    /// # Shapes
+    ///
+    /// - returns `[3, size, size]`, before mean and deviation
+    pub fn eval_pixels(&self, picture: &RgbImage) -> Vec<u8> {
+        let PreprocessConfig { resize, interpolation, .. } = self.preprocess;
+        eval_pixels_as(picture, self.image_size(), resize, interpolation)
     }
 
     /// Height and width of the pictures the model sees.
@@ -262,6 +305,15 @@ mod tests {
         assert!(resnet.contains("model_cfg.text_cfg.layers"), "{resnet}");
         let hf = refused("\"heads\": 8", "\"heads\": 8, \"hf_model_name\": \"roberta-base\"");
         assert!(hf.contains("model_cfg.text_cfg.hf_model_name"), "{hf}");
+        let resnet =
+            refused("\"image_size\": 224,\n      \"layers\": 12", "\"layers\": [3, 4, 6, 3]");
+        assert!(resnet.contains("model_cfg.vision_cfg.layers is not supported"), "{resnet}");
+        let timm = refused("\"patch_size\": 32", "\"timm_model_name\": \"vit_so400m\"");
+        assert!(timm.contains("model_cfg.vision_cfg.timm_model_name"), "{timm}");
+        let siglip = refused("\"quick_gelu\"", "\"init_logit_bias\": -10, \"quick_gelu\"");
+        assert!(siglip.contains("model_cfg.init_logit_bias"), "{siglip}");
+        let coca = refused("\"quick_gelu\"", "\"multimodal_cfg\": {}, \"quick_gelu\"");
+        assert!(coca.contains("model_cfg.multimodal_cfg"), "{coca}");
         let patch = refused("\"patch_size\": 32", "\"patch_size\": 30");
         assert!(patch.contains("model_cfg.vision_cfg.patch_size"), "{patch}");
     }

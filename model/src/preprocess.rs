@@ -28,7 +28,7 @@ mod resize;
 mod turbo;
 
 pub use decode::{DecodeError, decode_rgb, probe};
-pub use resize::{eval_pixels, train_pixels};
+pub use resize::{eval_pixels, eval_pixels_as, train_pixels};
 
 /// A decoded picture: rows of red, green, blue bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::adamw::{AdamW, AdamWOptions};
 use crate::clip::{ClipModel, LOGIT_SCALE};
@@ -231,9 +231,7 @@ impl Trainer {
     }
 
     fn count_on_device(&mut self) {
-        #[expect(clippy::cast_precision_loss, reason = "torch counts steps so, up to 2^24")]
-        let done = Tensor::from(self.steps_done as f32);
-        self.device_step = Some(done.to_device(self.model.device()));
+        self.device_step = Some(number_on(self.model.device(), self.steps_done as f64));
     }
 
     /// Writes model and optimizer; making them durable is the caller's business.
@@ -507,9 +505,8 @@ impl Trainer {
     /// The learning rate of the step being queued: by the updates done before it, of which the last
     /// may not be known yet here, but is on the device.
     fn queued_rate(&self) -> Tensor {
-        #[expect(clippy::cast_possible_truncation, reason = "applied in f32, as torch does")]
-        let rate = |step| Tensor::from(self.hyper.learning_rate(step) as f32);
         let device = self.model.device();
+        let rate = |step| number_on(device, self.hyper.learning_rate(step));
         let unknown: Vec<&Tensor> = self
             .pending
             .iter()
@@ -519,11 +516,8 @@ impl Trainer {
             .collect();
         let (first, second) = (rate(self.steps_done), rate(self.steps_done + 1));
         match unknown.as_slice() {
-            [] => first.to_device(device),
-            [is_refused] => {
-                let (first, second) = (first.to_device(device), second.to_device(device));
-                first.where_self(&is_refused.gt(0.5), &second)
-            }
+            [] => first,
+            [is_refused] => first.where_self(&is_refused.gt(0.5), &second),
             _ => unreachable!("{MAX_IN_FLIGHT} steps at most are under way"),
         }
     }
@@ -551,6 +545,11 @@ impl Trainer {
             said: first_line(&said),
         })
     }
+}
+
+/// A number `[]` f32, written there by the device itself: a copy would have to be waited for.
+fn number_on(device: Device, value: f64) -> Tensor {
+    Tensor::full([0_i64; 0], value, (Kind::Float, device))
 }
 
 fn gradients_of(model: &ClipModel, is_flat: bool) -> Gradients {

@@ -1,4 +1,4 @@
-//! Golden embeddings from transformers; `tests/golden/make_golden.py` holds the Python lines.
+//! Golden embeddings from transformers; `tests/golden/make_sentences.py` holds the Python lines.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Golden values from open_clip; `tests/golden/make_golden.py` holds the PyTorch lines.
+//! Golden values from open_clip; `tests/golden/make_clip.py` holds the PyTorch lines.
 
 use std::path::PathBuf;
 
@@ -38,6 +38,35 @@ fn features_equal_those_of_open_clip() {
         let tokens = golden_tensor("tokens");
         let off = largest_difference(&model.encode_text(&tokens, false), &golden_tensor(captions));
         assert!(off < 1e-5, "{captions} are off by {off}");
+    }
+}
+
+#[test]
+fn every_kind_of_tower_has_the_features_of_open_clip() {
+    let configs: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/golden/variants.json")).unwrap();
+    let all = Tensor::read_safetensors(golden("variants.safetensors")).unwrap();
+    let find = |name: &str| &all.iter().find(|(it, _)| it == name).expect("a golden tensor").1;
+    let configs = configs.as_object().unwrap();
+    assert!(configs.len() >= 4);
+    for (name, config) in configs {
+        let config = ClipConfig::from_json(&config.to_string()).unwrap();
+        assert_eq!(ClipConfig::from_json(&config.to_json()).unwrap(), config, "{name}");
+        let prefix = format!("{name}/weights/");
+        let weights = all.iter().filter_map(|(key, tensor)| {
+            Some((key.strip_prefix(&prefix)?.to_owned(), tensor.shallow_clone()))
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("weights.safetensors");
+        Tensor::write_safetensors(&weights.collect::<Named>(), &path).unwrap();
+        let model = ClipModel::load(&config, &path).unwrap();
+        let found = model.encode_image(&model.normalise(find("pixels")), false);
+        let off = largest_difference(&found, find(&format!("{name}/images")));
+        assert!(off < 1e-5, "{name}: pictures are off by {off}");
+        let found = model.encode_text(find("tokens"), false);
+        let off = largest_difference(&found, find(&format!("{name}/captions")));
+        assert!(off < 1e-5, "{name}: captions are off by {off}");
+        assert_eq!(ClipModel::new(&config, 1).parameter_count(), model.parameter_count());
     }
 }
 

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::read::Section;
 use super::{
     Activation, BlockConfig, CLIP_MEAN, CLIP_STD, ClipConfig, ConfigError, EOS_ID,
-    INIT_LOGIT_SCALE, ModelConfig, NORM_EPS, PreprocessConfig, TextConfig, TextPool,
-    TextProjection, VisionConfig, VisionPool,
+    INIT_LOGIT_SCALE, Interpolation, ModelConfig, NORM_EPS, PreprocessConfig, ResizeMode,
+    TextConfig, TextPool, TextProjection, VisionConfig, VisionPool,
 };
 
 pub(super) fn config(text: &str) -> Result<ClipConfig, ConfigError> {
@@ -24,7 +24,7 @@ pub(super) fn config(text: &str) -> Result<ClipConfig, ConfigError> {
     model.finish()?;
     let preprocess = match root.optional_section("preprocess_cfg")? {
         Some(section) => preprocess(section, vision.image_size)?,
-        None => PreprocessConfig { mean: CLIP_MEAN, std: CLIP_STD },
+        None => PreprocessConfig::default(),
     };
     root.finish()?;
     Ok(ClipConfig { model: ModelConfig { embed_dim, vision, text, init_logit_scale }, preprocess })
@@ -149,11 +149,17 @@ fn preprocess(mut section: Section, image_size: i64) -> Result<PreprocessConfig,
     let config = PreprocessConfig {
         mean: section.colour("mean", CLIP_MEAN)?,
         std: section.colour("std", CLIP_STD)?,
+        resize: match section.one_of("resize_mode", &["shortest", "squash"])? {
+            0 => ResizeMode::Shortest,
+            _ => ResizeMode::Squash,
+        },
+        interpolation: match section.one_of("interpolation", &["bicubic", "bilinear"])? {
+            0 => Interpolation::Bicubic,
+            _ => Interpolation::Bilinear,
+        },
     };
     section.tolerate("size", &[json!(image_size), json!([image_size, image_size])])?;
     section.tolerate("mode", &[json!("RGB")])?;
-    section.tolerate("interpolation", &[json!("bicubic")])?;
-    section.tolerate("resize_mode", &[json!("shortest")])?;
     section.tolerate("fill_color", &[json!(0)])?;
     section.finish()?;
     Ok(config)

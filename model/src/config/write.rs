@@ -3,14 +3,15 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Activation, BlockConfig, ClipConfig, EOS_ID, INIT_LOGIT_SCALE, ModelConfig, NORM_EPS,
-    PreprocessConfig, TextConfig, TextPool, TextProjection, VisionConfig, VisionPool,
+    Activation, BlockConfig, ClipConfig, EOS_ID, INIT_LOGIT_SCALE, Interpolation, ModelConfig,
+    NORM_EPS, PreprocessConfig, ResizeMode, TextConfig, TextPool, TextProjection, VisionConfig,
+    VisionPool,
 };
 
 pub(super) fn config(config: &ClipConfig) -> String {
     let ClipConfig { model, preprocess } = config;
     let ModelConfig { embed_dim, vision, text, init_logit_scale } = model;
-    let PreprocessConfig { mean, std } = preprocess;
+    let PreprocessConfig { mean, std, resize, interpolation } = preprocess;
     let mut model_cfg = Map::new();
     model_cfg.insert("embed_dim".to_owned(), json!(embed_dim));
     let quick_gelu = vision.blocks.activation == Activation::QuickGelu;
@@ -25,8 +26,14 @@ pub(super) fn config(config: &ClipConfig) -> String {
         "preprocess_cfg": {
             "mean": mean.map(exact),
             "std": std.map(exact),
-            "interpolation": "bicubic",
-            "resize_mode": "shortest",
+            "interpolation": match interpolation {
+                Interpolation::Bicubic => "bicubic",
+                Interpolation::Bilinear => "bilinear",
+            },
+            "resize_mode": match resize {
+                ResizeMode::Shortest => "shortest",
+                ResizeMode::Squash => "squash",
+            },
         },
     });
     let mut text = serde_json::to_string_pretty(&value).expect("plain values have a JSON form");

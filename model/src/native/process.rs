@@ -5,11 +5,13 @@
 /// Activations of tens of megabytes are allocated and freed hundreds of times a step; by default
 /// each becomes a mapping of its own, and each of its pages a fault. Call it before threads start.
 pub(crate) fn keep_freed_memory() {
-    const LARGEST: libc::c_int = 1 << 30;
+    // The C library takes no more than half of its largest heap as the threshold.
+    const THRESHOLD: libc::c_int = 32 << 20;
+    const KEPT: libc::c_int = 1 << 30;
     // SAFETY: takes plain numbers; a refusal changes nothing.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGEST);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, LARGEST);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
     }
 }
 

@@ -5,6 +5,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 
 use super::RgbImage;
+use crate::config::{Interpolation, ResizeMode};
 use crate::rng::Rng;
 
 /// Share of the picture's area a training crop keeps.
@@ -30,15 +31,43 @@ struct Window {
     height: f64,
 }
 
-/// Resizes the shortest side to `size` and crops the centre.
+/// Resizes the shortest side to `size` and crops the centre, as most models want it.
 ///
 /// # Shapes
 ///
 /// - returns `[3, size, size]`
 pub fn eval_pixels(image: &RgbImage, size: usize) -> Vec<u8> {
+    eval_pixels_as(image, size, ResizeMode::Shortest, Interpolation::Bicubic)
+}
+
+/// Makes the square that a model sees in evaluation.
+///
+/// # Shapes
+///
+/// - returns `[3, size, size]`
+pub fn eval_pixels_as(
+    image: &RgbImage,
+    size: usize,
+    mode: ResizeMode,
+    interpolation: Interpolation,
+) -> Vec<u8> {
+    let side = u32::try_from(size).expect("a picture's side fits 32 bits");
+    let window = match mode {
+        ResizeMode::Shortest => centre(image, side),
+        ResizeMode::Squash => Window {
+            left: 0.0,
+            top: 0.0,
+            width: f64::from(image.width),
+            height: f64::from(image.height),
+        },
+    };
+    resize(&view(image), &window, side, interpolation)
+}
+
+/// The square in the middle.
+fn centre(image: &RgbImage, side: u32) -> Window {
     // The filter reaches beyond the window, so resizing the window alone equals resizing the whole
     // and cropping, without the thousands of pixels a very long picture would get.
-    let side = u32::try_from(size).expect("a picture's side fits 32 bits");
     let (width, height) = (f64::from(image.width), f64::from(image.height));
     let short = image.width.min(image.height);
     let axis = |length: u32, extent: f64| {
@@ -53,8 +82,7 @@ pub fn eval_pixels(image: &RgbImage, size: usize) -> Vec<u8> {
     };
     let (left, window_width) = axis(image.width, width);
     let (top, window_height) = axis(image.height, height);
-    let window = Window { left, top, width: window_width, height: window_height };
-    resize(&view(image), &window, side)
+    Window { left, top, width: window_width, height: window_height }
 }
 
 /// Takes a random crop of 0.9–1.0 of the area, as torchvision's `RandomResizedCrop`.
@@ -80,7 +108,8 @@ pub(super) fn crop_pixels(image: &RgbImage, side: u32, crop: Crop) -> Vec<u8> {
     let part = TypedCroppedImage::from_ref(&whole, left, top, width, height)
         .expect("the crop lies within the picture");
     let (width, height) = (f64::from(width), f64::from(height));
-    resize(&part, &Window { left: 0.0, top: 0.0, width, height }, side)
+    let window = Window { left: 0.0, top: 0.0, width, height };
+    resize(&part, &window, side, Interpolation::Bicubic)
 }
 
 fn random_crop(width: u32, height: u32, rng: &mut Rng) -> Crop {
@@ -132,7 +161,16 @@ fn view(image: &RgbImage) -> TypedImageRef<'_, U8x3> {
 }
 
 /// Resizes a window, first across and then down: Pillow's order, which the rounding shows.
-fn resize(source: &impl ImageView<Pixel = U8x3>, window: &Window, side: u32) -> Vec<u8> {
+fn resize(
+    source: &impl ImageView<Pixel = U8x3>,
+    window: &Window,
+    side: u32,
+    interpolation: Interpolation,
+) -> Vec<u8> {
+    let filter = match interpolation {
+        Interpolation::Bicubic => FilterType::CatmullRom,
+        Interpolation::Bilinear => FilterType::Bilinear,
+    };
     let (width, height) = (f64::from(source.width()), f64::from(source.height()));
     let mut across = TypedImage::new(side, source.height());
     let mut target = TypedImage::new(side, side);
@@ -140,11 +178,11 @@ fn resize(source: &impl ImageView<Pixel = U8x3>, window: &Window, side: u32) -> 
     let window_width = window.width.min(width - window.left);
     let window_height = window.height.min(height - window.top);
     let mut resizer = Resizer::new();
-    let bicubic = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom));
+    let filtered = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     let fits = "the window lies within the picture";
-    let options = bicubic.crop(window.left, 0.0, window_width, height);
+    let options = filtered.crop(window.left, 0.0, window_width, height);
     resizer.resize_typed(source, &mut across, &options).expect(fits);
-    let options = bicubic.crop(0.0, window.top, f64::from(side), window_height);
+    let options = filtered.crop(0.0, window.top, f64::from(side), window_height);
     resizer.resize_typed(&across, &mut target, &options).expect(fits);
     by_channel(target.pixels())
 }

@@ -63,6 +63,47 @@ fn twenty_steps_equal_those_of_open_clip() {
     assert!(fell < 0.8, "the golden run must learn, or it shows nothing");
 }
 
+#[test]
+fn fifty_steps_on_changing_batches_equal_those_of_open_clip() {
+    let tensors = golden_tensors();
+    let batches: Vec<Batch> = (0..5)
+        .map(|batch| Batch {
+            pixels: Vec::try_from(find(&tensors, "train.pixels").get(batch).reshape([-1])).unwrap(),
+            tokens: Vec::try_from(find(&tensors, "train.tokens").get(batch).reshape([-1])).unwrap(),
+            valid: vec![true; 6],
+        })
+        .collect();
+    let hyper =
+        TrainHyper { peak_lr: 1e-2, warmup_steps: 8, total_steps: 60, ..TrainHyper::default() };
+    let every = [
+        TrainOptions::default(),
+        TrainOptions { micro_batch: Some(4), recompute: true, queued: true },
+    ];
+    for options in every {
+        let model = folder::load(&golden("micro")).unwrap();
+        let mut trainer = Trainer::from_model(model, hyper).with_options(options);
+        for (step, batch) in (0..50).zip(batches.iter().cycle()) {
+            let report = trainer.step(batch, &mut Solo).unwrap();
+            for (name, found) in [
+                ("train.losses", report.loss),
+                ("train.logit_scales", report.logit_scale),
+                ("train.lrs", report.lr),
+            ] {
+                let expected = find(&tensors, name).double_value(&[step]);
+                assert!((found - expected).abs() < 1e-3 * expected, "{name} {step}: {found}");
+            }
+        }
+        for entry in trainer.model().params().layout().entries() {
+            let expected = find(&tensors, &format!("train.norm.{}", entry.name)).double_value(&[]);
+            let found = trainer.model().params().master(&entry.name).norm().double_value(&[]);
+            assert!((found - expected).abs() < 1e-3 * expected + 1e-6, "{}: {found}", entry.name);
+        }
+    }
+    let losses = find(&tensors, "train.losses");
+    let fell = losses.double_value(&[45]) / losses.double_value(&[0]);
+    assert!(fell < 0.8, "the golden run must learn, or it shows nothing");
+}
+
 /// Ranks as threads, each holding a channel to every rank.
 struct Channels {
     rank: usize,

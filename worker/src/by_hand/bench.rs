@@ -20,7 +20,8 @@ use super::{ComputeArgs, say};
 /// Measures training steps on ready batches, in turns with another program.
 ///
 /// Says {"ready":true} once loaded. For each number N on stdin it trains N steps, prints a JSON line
-/// for each and one with the seconds of all, the device's last work included. Ends with stdin.
+/// for each (counted from 0) and one with the seconds of all, the device's last work included. Ends
+/// with stdin.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
     /// OpenCLIP folder to start from
@@ -118,7 +119,7 @@ fn look(
     let seconds = looked_at.elapsed().as_secs_f64();
     *looked_at = Instant::now();
     Ok(Some(Line {
-        step: report.step,
+        step: report.step - 1,
         loss: report.loss,
         logit_scale: report.logit_scale,
         lr: report.lr,

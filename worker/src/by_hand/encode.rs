@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clade_model::clip::{ClipModel, unit_rows};
-use clade_model::preprocess::{decode_rgb, eval_pixels};
+use clade_model::preprocess::decode_rgb;
 use clade_model::tch::{Device, Kind, Tensor, no_grad};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -105,7 +105,7 @@ fn encode_pictures(
         let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         match decode_rgb(&bytes, args.max_pixels) {
             Ok(picture) => {
-                pixels.extend(eval_pixels(&picture, size));
+                pixels.extend(model.config().eval_pixels(&picture));
                 names.push(path.strip_prefix(dir).unwrap_or(path).display().to_string());
             }
             Err(error) => tracing::warn!("left out {}: {error}", path.display()),

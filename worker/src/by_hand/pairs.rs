@@ -9,7 +9,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use anyhow::{Context as _, bail};
-use clade_model::preprocess::{DecodeError, decode_rgb, eval_pixels};
+use clade_model::config::ClipConfig;
+use clade_model::preprocess::{DecodeError, decode_rgb};
 use clade_model::tokenizer::Tokenizer;
 use clade_model::train::Batch;
 use globset::Glob;
@@ -25,8 +26,7 @@ const MASKED_PIXEL: u8 = 128;
 /// What is made of each pair.
 pub(super) struct Form {
     pub(super) tokenizer: Tokenizer,
-    pub(super) image_size: usize,
-    pub(super) context: usize,
+    pub(super) config: ClipConfig,
     pub(super) batch: usize,
     pub(super) max_pixels: u64,
 }
@@ -126,7 +126,8 @@ impl Stream {
             loaded.keys.push(key);
             loaded.batch.tokens.extend(tokens);
             loaded.batch.valid.push(pixels.is_some());
-            let masked = || vec![MASKED_PIXEL; 3 * self.form.image_size * self.form.image_size];
+            let side = self.form.config.image_size();
+            let masked = || vec![MASKED_PIXEL; 3 * side * side];
             loaded.batch.pixels.extend(pixels.unwrap_or_else(masked));
         }
         Ok(loaded)
@@ -158,12 +159,12 @@ impl Stream {
     }
 
     fn pair(&self, row: PairRow, bytes: &[u8]) -> Pair {
-        let Form { tokenizer, image_size, context, max_pixels, .. } = &self.form;
+        let Form { tokenizer, config, max_pixels, .. } = &self.form;
         let caption = row.captions.first().map_or("", String::as_str);
-        let tokens = tokenizer.encode_row(caption, *context);
+        let tokens = tokenizer.encode_row(caption, config.context_length());
         // Decoders are other people's code and have been known to panic on hostile bytes.
         let pixels = catch_unwind(AssertUnwindSafe(|| {
-            decode_rgb(bytes, *max_pixels).map(|picture| eval_pixels(&picture, *image_size))
+            decode_rgb(bytes, *max_pixels).map(|picture| config.eval_pixels(&picture))
         }));
         let pixels =
             pixels.unwrap_or_else(|_| Err(DecodeError::Unreadable("the decoder panicked".into())));

@@ -112,8 +112,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let model = args.compute.load(&args.model)?;
     let form = Form {
         tokenizer: args.vocabulary.tokenizer(&model)?,
-        image_size: model.config().image_size(),
-        context: model.config().context_length(),
+        config: model.config().clone(),
         batch: args.batch as usize,
         max_pixels: args.max_pixels,
     };
