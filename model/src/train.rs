@@ -450,7 +450,7 @@ impl Trainer {
         if collective.world_size() > 1 {
             let mut message = self.gradients.to_message(&touched);
             collective.all_reduce_sum(&mut message)?;
-            self.gradients.from_message(&message, touched);
+            self.gradients.take_message(&message, touched);
         }
         let scale = self.model.params().layout().index(LOGIT_SCALE);
         self.gradients.set_scalar(scale.expect("every layout has a temperature"), by_log_scale);

@@ -175,7 +175,7 @@ impl Gradients {
     }
 
     /// Takes back what [`Self::to_message`] gave, summed over the ranks.
-    pub(super) fn from_message(&mut self, message: &[f32], now_touched: Vec<usize>) {
+    pub(super) fn take_message(&mut self, message: &[f32], now_touched: Vec<usize>) {
         let width = self.width;
         let (sums, mut rest) = message.split_at(now_touched.len() * width);
         match &mut self.kept {
