@@ -36,7 +36,7 @@ def cpu(name, model, pairs, rate, warm_up, rounds, steps):
 
 
 def gpu(name, model, pairs, rate):
-    plain = Case(f"clip-gpu-{name}", model, pairs, "cuda:0", "bf16", 1.1, rate, 3, 3, 20)
+    plain = Case(f"clip-gpu-{name}", model, pairs, "cuda:0", "bf16", 1.1, rate, 4, 3, 20)
     return [
         plain,
         dataclasses.replace(plain, name=plain.name + "-full", want=None, full=True),

@@ -6,16 +6,17 @@
 // null, or the error's text, which the caller frees with clade_free.
 
 #include <c10/core/GradMode.h>
-#include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
-#include <ATen/ops/stack.h>
+#include <ATen/ops/empty.h>
 #include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 namespace {
@@ -60,6 +61,20 @@ char* clade_grad(at::Tensor* const* outputs, at::Tensor* const* by_outputs, size
     for (size_t i = 0; i < input_count; ++i) {
       found[i] = gradients[i].defined() ? new at::Tensor(std::move(gradients[i])) : nullptr;
     }
+  });
+}
+
+// Copies `bytes` from `data` into a new tensor [count] of u8 or i64 on a CUDA device: once into
+// pinned memory, and from there without waiting.
+char* clade_upload(const void* data, size_t bytes, int64_t count, bool is_wide, int index,
+                   at::Tensor** made) {
+  return guarded([&] {
+    auto options = at::TensorOptions(is_wide ? at::kLong : at::kByte);
+    auto host = at::empty({count}, options.pinned_memory(true));
+    TORCH_CHECK(host.nbytes() == bytes, "a tensor of ", host.nbytes(), " bytes for ", bytes);
+    std::memcpy(host.data_ptr(), data, bytes);
+    c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    *made = new at::Tensor(host.to(device, host.scalar_type(), /*non_blocking=*/true));
   });
 }
 

@@ -268,10 +268,11 @@ pub fn reset_peak(device: Device) {
     }
 }
 
-/// Bytes a process may fill on the device: of a GPU all it has, of the CPU what limits allow.
+/// Bytes this process may fill on the device: of a GPU what others leave it, of the CPU what limits
+/// allow.
 pub(crate) fn capacity(device: Device) -> Option<u64> {
     match device {
-        Device::Cuda(index) => native::device_memory(index).ok().map(|it| it.total),
+        Device::Cuda(index) => native::device_memory(index).ok().map(|it| it.free + it.allocated),
         Device::Cpu | Device::Mps | Device::Vulkan => host_memory(),
     }
 }

@@ -18,6 +18,7 @@ pub mod collective;
 pub mod config;
 pub mod contrastive;
 pub mod device;
+pub mod fallible;
 pub mod flat;
 pub mod folder;
 pub mod kmeans;

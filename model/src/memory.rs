@@ -5,8 +5,12 @@
 //! width per position, and the buffers that do not grow with the batch. Captions are taken at full
 //! length: shorter ones need less.
 
+use std::fmt;
+
+use tch::Device;
+
 use crate::config::{BlockConfig, ModelConfig};
-use crate::device::Precision;
+use crate::device::{self, Precision};
 
 /// What decides about memory besides the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +81,71 @@ fn tower(blocks: &BlockConfig, positions: u64, precision: Precision, recompute: 
 
 fn unsigned(size: i64) -> u64 {
     u64::try_from(size).expect("sizes are validated as positive")
+}
+
+/// A step that did not fit, and what would have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutOfMemory {
+    pub device: String,
+    pub shape: MemoryShape,
+    /// Bytes in use at most until then; of the whole process on the CPU.
+    pub peak: Option<u64>,
+    /// Bytes this process may have.
+    pub capacity: Option<u64>,
+    /// The largest micro-batch that would have fitted, by estimate; 0: none would.
+    pub would_fit: usize,
+    /// What the allocator said.
+    pub said: String,
+}
+
+impl OutOfMemory {
+    /// Looks around after a step of `shape` failed.
+    pub(crate) fn new(
+        config: &ModelConfig,
+        parameters: usize,
+        shape: MemoryShape,
+        device: Device,
+        said: &str,
+    ) -> Self {
+        let capacity = device::capacity(device);
+        let limit = capacity.unwrap_or(u64::MAX);
+        Self {
+            device: device::label(device),
+            shape,
+            peak: device::peak_bytes(device),
+            capacity,
+            would_fit: largest_micro_batch(config, parameters, shape, limit),
+            said: said.lines().next().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, shape, peak, capacity, would_fit, said } = self;
+        let MemoryShape { precision, recompute, rank_batch, micro_batch, .. } = shape;
+        let gib = |bytes: &Option<u64>| match bytes {
+            Some(bytes) => format!("{:.1} GiB", *bytes as f64 / f64::from(1 << 30)),
+            None => "an unknown number".to_owned(),
+        };
+        let recomputed = if *recompute { "with" } else { "without" };
+        write!(
+            f,
+            "out of memory on {device}: a batch of {rank_batch} pairs, {micro_batch} at a time, in \
+             {precision}, {recomputed} recomputation, had {} in use at its peak of {} there are",
+            gib(peak),
+            gib(capacity)
+        )?;
+        if *would_fit > 0 {
+            write!(f, "; by estimate {would_fit} pairs would have fitted: lower the micro-batch")?;
+        } else {
+            write!(f, "; by estimate not even one pair at a time fits: take a smaller model")?;
+        }
+        if !recompute {
+            write!(f, ", or turn recomputation on")?;
+        }
+        write!(f, " (the allocator: {said})")
+    }
 }
 
 #[cfg(test)]

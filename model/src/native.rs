@@ -13,5 +13,6 @@ pub(crate) use buffer::{values, values_mut};
 pub(crate) use libraries::{cuda_device_name, load_globally, loaded_path};
 pub(crate) use process::{address_space_limit, keep_freed_memory};
 pub(crate) use torch::{
-    Event, FusedAdamW, NativeError, device_memory, fused_adamw, grad, reset_peak,
+    Event, FusedAdamW, NativeError, device_memory, fused_adamw, grad, reset_peak, upload_bytes,
+    upload_wide,
 };

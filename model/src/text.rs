@@ -12,6 +12,7 @@ use crate::chain::{self, Chain};
 use crate::clip::unit_rows;
 use crate::config::{TextConfig, TextPool, TextProjection};
 use crate::flat::FlatParams;
+use crate::native;
 use crate::transformer::{Norm, Pooled, Transformer, flat_positions};
 
 /// The checkpoint key of the token table, most of a small model's parameters.
@@ -122,8 +123,10 @@ impl TextTower {
         let device = self.token_embedding.device();
         let captions: Vec<&[i64]> = tokens.chunks_exact(context).collect();
         let ends: Vec<usize> = captions.iter().map(|row| self.pool.position(row)).collect();
-        let lengths: Vec<usize> =
-            ends.iter().map(|end| if self.is_causal { end + 1 } else { context }).collect();
+        let length = |end: &usize| {
+            if self.is_causal { buckets::length_on(device, end + 1).min(context) } else { context }
+        };
+        let lengths: Vec<usize> = ends.iter().map(length).collect();
         let mut parts = Vec::new();
         let mut order = Vec::with_capacity(captions.len());
         for bucket in buckets::cut(&lengths, buckets::cost_on(device)) {
@@ -189,12 +192,12 @@ impl TextTower {
     }
 }
 
-/// Copies numbers to a device; from pinned memory, so that nobody waits for a GPU.
+/// Copies numbers to a device; nobody waits for a GPU.
 pub(crate) fn upload(numbers: &[i64], device: Device) -> Tensor {
-    let host = Tensor::from_slice(numbers);
     match device {
-        Device::Cuda(_) => host.pin_memory(device).to_device_(device, Kind::Int64, true, false),
-        Device::Cpu | Device::Mps | Device::Vulkan => host.to_device(device),
+        Device::Cuda(index) => native::upload_wide(numbers, index)
+            .unwrap_or_else(|error| panic!("cannot copy to cuda:{index}: {error}")),
+        Device::Cpu | Device::Mps | Device::Vulkan => Tensor::from_slice(numbers).to_device(device),
     }
 }
 

@@ -9,7 +9,8 @@
 //! decided there, and [`Trainer::outcome`] of a step is best asked for after the next has begun.
 //!
 //! Invariants: after a step every rank holds the same bits; a step that is refused (nothing valid,
-//! nothing finite) changes nothing and is refused on every rank alike.
+//! nothing finite) changes nothing and is refused on every rank alike. All ranks of a gang compute on
+//! devices of one kind: a CPU and a GPU exchange the same messages only while nothing is refused.
 
 mod exchange;
 mod gradients;
@@ -18,7 +19,6 @@ mod passes;
 mod pending;
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
@@ -28,8 +28,9 @@ use crate::clip::{ClipModel, LOGIT_SCALE};
 use crate::collective::{Collective, CollectiveError};
 use crate::config::ClipConfig;
 use crate::contrastive::{Gathered, LossShare, loss_share};
-use crate::device::{self, Placement};
-use crate::memory::{self, MemoryShape};
+use crate::device::Placement;
+use crate::fallible;
+use crate::memory::{MemoryShape, OutOfMemory};
 use crate::native::{self, NativeError};
 use crate::weights::{self, WeightsError};
 
@@ -99,49 +100,6 @@ pub enum StepError {
     Torch(String),
     #[error(transparent)]
     Collective(#[from] CollectiveError),
-}
-
-/// A step that did not fit, and what would have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutOfMemory {
-    pub device: String,
-    pub shape: MemoryShape,
-    /// Bytes in use at most until then; of the whole process on the CPU.
-    pub peak: Option<u64>,
-    /// Bytes there are.
-    pub capacity: Option<u64>,
-    /// The largest micro-batch that would have fitted, by estimate; 0: none would.
-    pub would_fit: usize,
-    /// What the allocator said.
-    pub said: String,
-}
-
-impl std::fmt::Display for OutOfMemory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { device, shape, peak, capacity, would_fit, said } = self;
-        let MemoryShape { precision, recompute, rank_batch, micro_batch, .. } = shape;
-        let gib = |bytes: &Option<u64>| match bytes {
-            Some(bytes) => format!("{:.1} GiB", *bytes as f64 / f64::from(1 << 30)),
-            None => "an unknown number".to_owned(),
-        };
-        let recomputed = if *recompute { "with" } else { "without" };
-        write!(
-            f,
-            "out of memory on {device}: a pass of {micro_batch} of the {rank_batch} pairs in \
-             {precision}, {recomputed} recomputation, had {} in use at its peak of {} there are",
-            gib(peak),
-            gib(capacity)
-        )?;
-        if *would_fit > 0 {
-            write!(f, "; by estimate a micro-batch of {would_fit} would have fitted: lower it")?;
-        } else {
-            write!(f, "; by estimate not even one pair at a time fits: take a smaller model")?;
-        }
-        if !recompute {
-            write!(f, ", or turn recomputation on")?;
-        }
-        write!(f, " (the allocator: {said})")
-    }
 }
 
 impl From<NativeError> for StepError {
@@ -305,16 +263,17 @@ impl Trainer {
             global_batch: pairs * collective.world_size(),
             micro_batch,
         };
-        // libtorch's errors in plain tensor operations are panics in tch.
-        let begun = catch_unwind(AssertUnwindSafe(|| self.compute(batch, micro_batch, collective)));
-        match begun {
-            Ok(Err(StepError::Torch(said))) => Err(self.explain(said, shape)),
-            Ok(result) => result,
-            Err(panic) => match panic.downcast_ref::<String>() {
-                Some(said) if is_out_of_memory(said) => Err(self.explain(said.clone(), shape)),
-                Some(_) | None => resume_unwind(panic),
-            },
+        let begun = fallible::catch(|| self.compute(batch, micro_batch, collective));
+        let said = match begun {
+            Ok(Err(StepError::Torch(said))) | Err(said) => said,
+            Ok(result) => return result,
+        };
+        if !fallible::is_out_of_memory(&said) {
+            return Err(StepError::Torch(said));
         }
+        let (config, parameters) = (&self.model.config().model, self.model.parameter_count());
+        let device = self.model.device();
+        Err(StepError::OutOfMemory(OutOfMemory::new(config, parameters, shape, device, &said)))
     }
 
     /// The outcome of the oldest step under way; waits for it. None if there is none.
@@ -335,7 +294,7 @@ impl Trainer {
         micro_batch: usize,
         collective: &mut dyn Collective,
     ) -> Result<(), StepError> {
-        let (micros, local, traces) = self.forward(batch, micro_batch);
+        let (micros, local, traces) = self.forward(batch, micro_batch)?;
         let (gathered, touched) = exchange_features(&local, batch, collective)?;
         let valid_pairs = gathered.images.size()[0].unsigned_abs();
         if valid_pairs == 0 {
@@ -364,12 +323,16 @@ impl Trainer {
     }
 
     /// Computes this rank's features, and keeps the last micro-batch's way back to the parameters.
-    fn forward(&self, batch: &Batch, micro_batch: usize) -> (Vec<Micro>, LocalFeatures, Trace) {
+    fn forward(
+        &self,
+        batch: &Batch,
+        micro_batch: usize,
+    ) -> Result<(Vec<Micro>, LocalFeatures, Trace), NativeError> {
         let pairs = batch.valid.len();
         let ranges = (0..pairs).step_by(micro_batch).map(|at| at..(at + micro_batch).min(pairs));
         let micros: Vec<Micro> = ranges
             .map(|range| Micro::upload(&self.model, &batch.pixels, &batch.tokens, range))
-            .collect();
+            .collect::<Result<_, _>>()?;
         let mut trace = Trace::Nothing;
         let (mut images, mut captions) = (Vec::new(), Vec::new());
         for (index, micro) in micros.iter().enumerate() {
@@ -384,7 +347,8 @@ impl Trainer {
             [whole] => whole.shallow_clone(),
             parts => Tensor::cat(parts, 0),
         };
-        (micros, LocalFeatures { images: whole(&images), captions: whole(&captions) }, trace)
+        let local = LocalFeatures { images: whole(&images), captions: whole(&captions) };
+        Ok((micros, local, trace))
     }
 
     const fn keep(&self) -> Keep {
@@ -521,30 +485,6 @@ impl Trainer {
             _ => unreachable!("{MAX_IN_FLIGHT} steps at most are under way"),
         }
     }
-
-    /// What an error of libtorch means for whoever asked for the step.
-    fn explain(&self, said: String, shape: MemoryShape) -> StepError {
-        if !is_out_of_memory(&said) {
-            return StepError::Torch(said);
-        }
-        let device = self.model.device();
-        let capacity = device::capacity(device);
-        let config = &self.model.config().model;
-        let would_fit = memory::largest_micro_batch(
-            config,
-            self.model.parameter_count(),
-            shape,
-            capacity.unwrap_or(u64::MAX),
-        );
-        StepError::OutOfMemory(OutOfMemory {
-            device: device::label(device),
-            shape,
-            peak: device::peak_bytes(device),
-            capacity,
-            would_fit,
-            said: first_line(&said),
-        })
-    }
 }
 
 /// A number `[]` f32, written there by the device itself: a copy would have to be waited for.
@@ -555,18 +495,6 @@ fn number_on(device: Device, value: f64) -> Tensor {
 fn gradients_of(model: &ClipModel, is_flat: bool) -> Gradients {
     let width = model.config().model.text.blocks.width;
     Gradients::new(model.params().layout(), width, model.device(), is_flat)
-}
-
-/// What libtorch's allocators say when there is no more.
-fn is_out_of_memory(said: &str) -> bool {
-    ["out of memory", "can't allocate memory", "not enough memory"]
-        .iter()
-        .any(|words| said.contains(words))
-}
-
-fn first_line(said: &str) -> String {
-    let said = said.split("Torch(\"").last().unwrap_or(said);
-    said.split("\\n").next().and_then(|it| it.lines().next()).unwrap_or("").to_owned()
 }
 
 fn options(hyper: &TrainHyper) -> AdamWOptions {

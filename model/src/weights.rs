@@ -60,6 +60,12 @@ pub enum WeightsError {
     Dtype { path: PathBuf, name: String, found: String },
     #[error("{}: tensor {name} holds a value that is not finite", path.display())]
     NotFinite { path: PathBuf, name: String },
+    #[error(
+        "{} was not written: tensor {name} holds a value that is not finite, so training has \
+         diverged",
+        path.display()
+    )]
+    Broken { path: PathBuf, name: String },
     #[error("{}: metadata key \"step\" is missing or no whole number", path.display())]
     Step { path: PathBuf },
 }
@@ -236,6 +242,10 @@ fn write(
     tensors: Vec<(String, FlatView<'_>)>,
     metadata: HashMap<String, String>,
 ) -> Result<(), WeightsError> {
+    let is_broken = |view: &FlatView<'_>| view.values.iter().any(|value| !value.is_finite());
+    if let Some((name, _)) = tensors.iter().find(|(_, view)| is_broken(view)) {
+        return Err(WeightsError::Broken { path: path.to_owned(), name: name.clone() });
+    }
     safetensors::serialize_to_file(tensors, Some(metadata), path).map_err(|error| {
         let source = if let SafeTensorError::IoError(source) = error {
             source

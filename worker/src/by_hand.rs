@@ -11,6 +11,7 @@ mod new_model;
 mod pairs;
 mod train;
 
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use anyhow::Context as _;
 use clade_model::clip::ClipModel;
 use clade_model::device::{self, DeviceChoice, Placement, Precision};
 use clade_model::tokenizer::Tokenizer;
-use clade_model::{folder, threads};
+use clade_model::{fallible, folder, threads};
 use serde::Serialize;
 
 pub use bench::{BenchArgs, run as bench};
@@ -66,7 +67,8 @@ impl ComputeArgs {
     /// Loads an OpenCLIP folder onto the device.
     fn load(&self, dir: &Path) -> anyhow::Result<ClipModel> {
         let placement = self.prepare()?;
-        let model = folder::load_at(dir, placement)
+        let load = || Ok(folder::load_at(dir, placement)?);
+        let model = with_memory("loading the model", load)
             .with_context(|| format!("cannot use the model folder {}", dir.display()))?;
         let device = device::label(placement.device);
         let parameters = model.parameter_count();
@@ -89,9 +91,34 @@ impl VocabularyArgs {
     }
 }
 
-/// Prints one JSON line, at once; whoever reads along may be a program.
-#[expect(clippy::print_stdout, reason = "what a person asked for")]
+/// Prints one JSON line, at once; whoever reads along may be a program, and may be gone.
 fn say<T: Serialize>(line: &T) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string(line).context("a line is plain data")?);
-    io::stdout().flush().context("nobody reads what is printed")
+    let text = serde_json::to_string(line).context("a line is plain data")?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("nobody reads stdout")
+}
+
+/// Finds out before the work whether `file` can be written after it.
+fn check_writable(file: &Path) -> anyhow::Result<()> {
+    let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let probe = folder.join(format!(".clade-probe-{}", std::process::id()));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&probe, b""))
+        .and_then(|()| fs::remove_file(&probe))
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    if file.is_dir() {
+        anyhow::bail!("cannot write {}: it is a folder", file.display());
+    }
+    Ok(())
+}
+
+/// Runs what may run out of memory outside a training step.
+fn with_memory<T>(what: &str, body: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    match fallible::catch(body) {
+        Ok(result) => result,
+        Err(said) if fallible::is_out_of_memory(&said) => {
+            anyhow::bail!("out of memory while {what}: take a smaller --batch or model ({said})")
+        }
+        Err(said) => anyhow::bail!("libtorch: {said}"),
+    }
 }

@@ -45,9 +45,10 @@ impl Context {
             spec::Precision::F32 => Precision::F32,
             spec::Precision::Bf16 => Precision::Bf16,
         };
-        let device = self.device.prepare_for(self.slot as usize).map_err(|error| {
-            Failure::Launch { rank: self.job.rank, message: format!("--device: {error}") }
-        })?;
+        let device = self
+            .device
+            .prepare_for(self.slot as usize)
+            .map_err(|error| Failure::Config { message: format!("--device: {error}") })?;
         Ok(Placement { device, precision })
     }
 

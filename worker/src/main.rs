@@ -132,7 +132,10 @@ fn main() -> ExitCode {
         }
         Command::EmbedClasses(arguments) => report(embed_classes::run(&arguments)),
         Command::Encode(arguments) => report(by_hand::encode(&arguments)),
-        Command::Train(arguments) => report(by_hand::train(&arguments)),
+        Command::Train(arguments) => match by_hand::train(&arguments) {
+            Ok(status) => status,
+            Err(error) => report(Err(error)),
+        },
         Command::NewModel(arguments) => report(by_hand::new_model(&arguments)),
         Command::Devices => report(by_hand::devices()),
         Command::Bench(arguments) => report(by_hand::bench(&arguments)),

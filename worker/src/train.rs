@@ -31,6 +31,7 @@ use steps::Steps;
 pub fn run(context: &Context, model: ModelId, uplink: &Arc<Uplink>) -> Result<Counts, Ending> {
     let course = Course::plot(context, model)?;
     let mut gang = Gang::gather(context, uplink)?;
+    gang.compare_devices(context, course.placement)?;
     let Origin { trainer, cursor, parent } = Origin::find(context, &course, &mut gang)?;
     let keeper = if context.job.rank == 0 {
         Some(Keeper::new(context, &course, Arc::clone(uplink), parent, trainer.steps_done())?)

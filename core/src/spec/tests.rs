@@ -32,7 +32,7 @@ fn an_unknown_key_is_refused_with_line_and_nearest_key() {
         "weightDecay: 0.1",
         "zzz: 1",
         &expect![
-            "line 23: unknown key `zzz`; known here: globalBatch, microBatch, seedSteps, expertSteps, oocRatio, learningRate, weightDecay, checkpoint, baselines"
+            "line 23: unknown key `zzz`; known here: globalBatch, microBatch, recompute, seedSteps, expertSteps, oocRatio, learningRate, weightDecay, checkpoint, baselines"
         ],
     );
 }

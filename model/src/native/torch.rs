@@ -1,6 +1,6 @@
 //! Safe names for the functions of `native/torch.cpp`.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char, c_int, c_void};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -11,6 +11,7 @@ struct CEvent {
     _opaque: [u8; 0],
 }
 
+// SAFETY: these are the signatures of `native/torch.cpp`, which is compiled with this crate.
 unsafe extern "C" {
     fn clade_free(text: *mut c_char);
     fn clade_grad(
@@ -20,6 +21,14 @@ unsafe extern "C" {
         inputs: *const *const C_tensor,
         input_count: usize,
         found: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn clade_upload(
+        data: *const c_void,
+        bytes: usize,
+        count: i64,
+        is_wide: bool,
+        index: c_int,
+        made: *mut *mut C_tensor,
     ) -> *mut c_char;
     fn clade_fused_adamw(
         param: *const C_tensor,
@@ -88,6 +97,40 @@ pub(crate) fn grad(
     // SAFETY: what is not null is a new tensor that is ours to free.
     let take = |pointer: *mut C_tensor| unsafe { Tensor::from_ptr(pointer) };
     Ok(found.into_iter().map(|it| (!it.is_null()).then(|| take(it))).collect())
+}
+
+/// Copies bytes to a CUDA device without waiting for it.
+///
+/// # Shapes
+///
+/// - returns `[numbers]` u8
+pub(crate) fn upload_bytes(numbers: &[u8], index: usize) -> Result<Tensor, NativeError> {
+    upload(numbers.as_ptr().cast(), numbers.len(), numbers.len(), false, index)
+}
+
+/// Copies whole numbers to a CUDA device without waiting for it.
+///
+/// # Shapes
+///
+/// - returns `[numbers]` i64
+pub(crate) fn upload_wide(numbers: &[i64], index: usize) -> Result<Tensor, NativeError> {
+    upload(numbers.as_ptr().cast(), size_of_val(numbers), numbers.len(), true, index)
+}
+
+fn upload(
+    data: *const c_void,
+    bytes: usize,
+    count: usize,
+    is_wide: bool,
+    index: usize,
+) -> Result<Tensor, NativeError> {
+    let count = i64::try_from(count).expect("a slice fits memory");
+    let mut made = std::ptr::null_mut();
+    // SAFETY: `data` and `bytes` are a live slice of the caller's; the other side copies it before
+    // it returns, and writes one pointer.
+    check(unsafe { clade_upload(data, bytes, count, is_wide, small(index), &raw mut made) })?;
+    // SAFETY: without an error it is a new tensor that is ours to free.
+    Ok(unsafe { Tensor::from_ptr(made) })
 }
 
 /// Tensors of one fused update; see [`fused_adamw`].
@@ -212,7 +255,11 @@ mod tests {
         let x = Tensor::from_slice(&[1.0_f32]);
         let said = grad(&[&x], &[&x], &[&x]).unwrap_err().to_string();
         assert!(said.contains("does not require grad"), "{said}");
-        let said = Event::record(0).unwrap_err().to_string();
-        assert!(!said.is_empty());
+        if crate::device::why_no_gpu().is_some() {
+            let said = Event::record(0).unwrap_err().to_string();
+            assert!(!said.is_empty());
+            let said = upload_bytes(&[1], 0).unwrap_err().to_string();
+            assert!(!said.is_empty());
+        }
     }
 }

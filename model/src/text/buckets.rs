@@ -15,6 +15,15 @@ pub(super) const fn cost_on(device: Device) -> usize {
     }
 }
 
+/// How many positions are computed of a caption that needs `length`.
+pub(super) const fn length_on(device: Device, length: usize) -> usize {
+    match device {
+        // Its kernels like multiples, and its allocator few sizes.
+        Device::Cuda(_) => length.next_multiple_of(8),
+        Device::Cpu | Device::Mps | Device::Vulkan => length,
+    }
+}
+
 /// Rows of a batch, and the positions computed of each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bucket {

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use super::gradients::Gradients;
 use crate::chain;
@@ -56,27 +56,24 @@ pub(super) enum Keep {
 }
 
 impl Micro {
-    /// Puts pairs `range` on the device; from pinned memory, so that nobody waits for a GPU.
+    /// Puts pairs `range` on the device; nobody waits for a GPU.
     pub(super) fn upload(
         model: &ClipModel,
         pixels: &[u8],
         tokens: &[i64],
         range: Range<usize>,
-    ) -> Self {
+    ) -> Result<Self, NativeError> {
         let (size, context) = (model.config().image_size(), model.config().context_length());
         let side = i64::try_from(size).expect("a picture's side is small");
         let per_picture = 3 * size * size;
         let pixels = &pixels[range.start * per_picture..range.end * per_picture];
-        let pixels = Tensor::from_slice(pixels).view([-1, 3, side, side]);
-        let device = model.device();
-        let pixels = match device {
-            Device::Cuda(_) => {
-                pixels.pin_memory(device).to_device_(device, Kind::Uint8, true, false)
-            }
-            Device::Cpu | Device::Mps | Device::Vulkan => pixels,
+        let pixels = match model.device() {
+            Device::Cuda(index) => native::upload_bytes(pixels, index)?,
+            Device::Cpu | Device::Mps | Device::Vulkan => Tensor::from_slice(pixels),
         };
+        let pixels = pixels.view([-1, 3, side, side]);
         let tokens = &tokens[range.start * context..range.end * context];
-        Self { range, pixels, captions: model.text().prepare(tokens, context) }
+        Ok(Self { range, pixels, captions: model.text().prepare(tokens, context) })
     }
 
     pub(super) fn forward(&self, model: &ClipModel, keep: Keep) -> (Features, Trace) {

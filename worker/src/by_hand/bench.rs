@@ -15,7 +15,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
 use super::train::Line;
-use super::{ComputeArgs, say};
+use super::{ComputeArgs, say, with_memory};
 
 /// Measures training steps on ready batches, in turns with another program.
 ///
@@ -77,7 +77,10 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         ..TrainHyper::default()
     };
     let options = TrainOptions { micro_batch: *micro_batch, recompute: *recompute, queued: false };
-    let mut trainer = Trainer::from_model(model, hyper).with_options(options);
+    let mut trainer = with_memory("making room for gradients and moments", || {
+        Ok(Trainer::from_model(model, hyper).with_options(options))
+    })?;
+    device::reset_peak(device);
     say(&Ready { ready: true, device: device::label(device), parameters })?;
     let mut begun = 0_usize;
     for line in io::stdin().lock().lines() {

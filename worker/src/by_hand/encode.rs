@@ -6,26 +6,28 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clade_model::clip::{ClipModel, unit_rows};
-use clade_model::preprocess::decode_rgb;
 use clade_model::tch::{Device, Kind, Tensor, no_grad};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::{ComputeArgs, VocabularyArgs};
+use super::pairs::eval_pixels;
+use super::{ComputeArgs, VocabularyArgs, check_writable, with_memory};
+
+const LONG_ABOUT: &str = r#"Encodes a folder of pictures and a file of captions with one model.
+
+Writes a safetensors file:
+
+    pixels          [pictures, 3, size, size]  u8, before mean and deviation
+    image_features  [pictures, embed]          f32, as open_clip's encode_image
+    token_ids       [captions, context]        i64
+    text_features   [captions, embed]          f32, as open_clip's encode_text
+
+Its metadata `pictures` lists the pictures' paths in that order, as JSON. A picture that cannot
+be read is named on stderr and left out."#;
 
 /// Encodes a folder of pictures and a file of captions with one model.
-///
-/// Writes a safetensors file:
-///
-///     pixels          [pictures, 3, size, size]  u8, before mean and deviation
-///     image_features  [pictures, embed]          f32, as open_clip's encode_image
-///     token_ids       [captions, context]        i64
-///     text_features   [captions, embed]          f32, as open_clip's encode_text
-///
-/// Its metadata `pictures` lists the pictures' paths in that order, as JSON. A picture that cannot
-/// be read is named on stderr and left out.
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(long_about = LONG_ABOUT)]
 pub struct EncodeArgs {
     /// OpenCLIP folder: `open_clip_config.json` and `open_clip_model.safetensors`
     #[arg(long, value_name = "DIR")]
@@ -64,15 +66,19 @@ struct Array {
 
 /// Carries out `clade-worker encode`.
 pub fn run(args: &EncodeArgs) -> anyhow::Result<()> {
+    check_writable(&args.out)?;
     let model = args.compute.load(&args.model)?;
-    let mut arrays = Vec::new();
     let mut names = Vec::new();
-    if let Some(dir) = &args.pictures {
-        arrays.extend(encode_pictures(args, &model, dir, &mut names)?);
-    }
-    if let Some(file) = &args.captions {
-        arrays.extend(encode_captions(args, &model, file)?);
-    }
+    let arrays = with_memory("encoding", || {
+        let mut arrays = Vec::new();
+        if let Some(dir) = &args.pictures {
+            arrays.extend(encode_pictures(args, &model, dir, &mut names)?);
+        }
+        if let Some(file) = &args.captions {
+            arrays.extend(encode_captions(args, &model, file)?);
+        }
+        Ok(arrays)
+    })?;
     let names = serde_json::to_string(&names).context("names are text")?;
     let metadata = HashMap::from([("pictures".to_owned(), names)]);
     let views = arrays
@@ -102,10 +108,12 @@ fn encode_pictures(
     let size = model.config().image_size();
     let mut pixels = Vec::new();
     for path in &paths {
-        let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        match decode_rgb(&bytes, args.max_pixels) {
-            Ok(picture) => {
-                pixels.extend(model.config().eval_pixels(&picture));
+        let made = fs::read(path).map_err(|error| error.to_string()).and_then(|bytes| {
+            eval_pixels(model.config(), &bytes, args.max_pixels).map_err(|error| error.to_string())
+        });
+        match made {
+            Ok(made) => {
+                pixels.extend(made);
                 names.push(path.strip_prefix(dir).unwrap_or(path).display().to_string());
             }
             Err(error) => tracing::warn!("left out {}: {error}", path.display()),

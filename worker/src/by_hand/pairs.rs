@@ -15,6 +15,7 @@ use clade_model::tokenizer::Tokenizer;
 use clade_model::train::Batch;
 use globset::Glob;
 
+use crate::data::cause::Cause;
 use crate::data::index::PairRow;
 use crate::data::scan::scan;
 
@@ -45,7 +46,15 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn of(tars: Vec<PathBuf>, form: Form) -> anyhow::Result<Self> {
         let (sender, ready) = sync_channel(AHEAD);
-        let mut stream = Stream { tars, form, next_tar: 0, waiting: VecDeque::new(), idle_tars: 0 };
+        let mut stream = Stream {
+            tars,
+            form,
+            next_tar: 0,
+            open: None,
+            waiting: VecDeque::new(),
+            idle_tars: 0,
+            is_told: false,
+        };
         // Ends when nobody takes batches any more.
         thread::Builder::new()
             .name("loader".to_owned())
@@ -102,75 +111,76 @@ struct Stream {
     tars: Vec<PathBuf>,
     form: Form,
     next_tar: usize,
-    waiting: VecDeque<Pair>,
+    /// The tar being read, and its pairs not taken yet.
+    open: Option<File>,
+    waiting: VecDeque<PairRow>,
     /// Tars in a row without a usable pair.
     idle_tars: usize,
-}
-
-struct Pair {
-    key: String,
-    tokens: Vec<i64>,
-    /// None: it cannot be read.
-    pixels: Option<Vec<u8>>,
+    /// Whether what is left out was told of: the second time round it is the same.
+    is_told: bool,
 }
 
 impl Stream {
     fn batch(&mut self) -> anyhow::Result<Loaded> {
         let mut loaded = Loaded { batch: Batch::default(), keys: Vec::new() };
         while loaded.keys.len() < self.form.batch {
-            let Some(pair) = self.waiting.pop_front() else {
-                self.read_tar()?;
+            let (Some(row), Some(file)) = (self.waiting.pop_front(), &self.open) else {
+                self.open_next()?;
                 continue;
             };
-            let Pair { key, tokens, pixels } = pair;
-            loaded.keys.push(key);
-            loaded.batch.tokens.extend(tokens);
-            loaded.batch.valid.push(pixels.is_some());
-            let side = self.form.config.image_size();
-            let masked = || vec![MASKED_PIXEL; 3 * side * side];
-            loaded.batch.pixels.extend(pixels.unwrap_or_else(masked));
+            let mut bytes = vec![0; row.length as usize];
+            file.read_exact_at(&mut bytes, row.offset)
+                .with_context(|| format!("cannot read pair {} again", row.key))?;
+            let Form { tokenizer, config, max_pixels, .. } = &self.form;
+            let caption = row.captions.first().map_or("", String::as_str);
+            loaded.batch.tokens.extend(tokenizer.encode_row(caption, config.context_length()));
+            let pixels = eval_pixels(config, &bytes, *max_pixels);
+            loaded.batch.valid.push(pixels.is_ok());
+            loaded.batch.pixels.extend(pixels.unwrap_or_else(|error| {
+                tracing::warn!(key = row.key, %error, "a pair is masked out");
+                vec![MASKED_PIXEL; 3 * config.image_size() * config.image_size()]
+            }));
+            loaded.keys.push(row.key);
         }
         Ok(loaded)
     }
 
-    fn read_tar(&mut self) -> anyhow::Result<()> {
+    fn open_next(&mut self) -> anyhow::Result<()> {
         let path = self.tars[self.next_tar].clone();
-        self.next_tar = (self.next_tar + 1) % self.tars.len();
         let cannot = || format!("cannot read {}", path.display());
         let found = scan(&path, self.form.max_pixels, |_, _| true).with_context(cannot)?;
         let found = found.context("nobody asked the scan to stop")?;
-        if found.unusable.total() > 0 {
-            for (cause, listed) in found.unusable.by_cause() {
+        for (cause, listed) in found.unusable.by_cause() {
+            if cause == Cause::UnreadableTar {
+                bail!("{} is no whole tar: fetch it again, or leave it out", path.display());
+            }
+            if !self.is_told {
                 let (count, cause) = (listed.count, cause.name());
                 tracing::warn!(tar = %path.display(), cause, count, keys = ?listed.keys, "left out");
             }
         }
+        self.next_tar = (self.next_tar + 1) % self.tars.len();
+        self.is_told |= self.next_tar == 0;
         self.idle_tars = if found.rows.is_empty() { self.idle_tars + 1 } else { 0 };
         if self.idle_tars >= self.tars.len() {
-            bail!("none of the {} tars has a usable pair", self.tars.len());
+            let names: Vec<_> = self.tars.iter().map(|tar| tar.display().to_string()).collect();
+            bail!("no usable pair in {}: the causes stand above", names.join(", "));
         }
-        let file = File::open(&path).with_context(cannot)?;
-        for row in found.rows {
-            let mut bytes = vec![0; row.length as usize];
-            file.read_exact_at(&mut bytes, row.offset).with_context(cannot)?;
-            self.waiting.push_back(self.pair(row, &bytes));
-        }
+        self.open = Some(File::open(&path).with_context(cannot)?);
+        self.waiting = found.rows.into();
         Ok(())
     }
+}
 
-    fn pair(&self, row: PairRow, bytes: &[u8]) -> Pair {
-        let Form { tokenizer, config, max_pixels, .. } = &self.form;
-        let caption = row.captions.first().map_or("", String::as_str);
-        let tokens = tokenizer.encode_row(caption, config.context_length());
-        // Decoders are other people's code and have been known to panic on hostile bytes.
-        let pixels = catch_unwind(AssertUnwindSafe(|| {
-            decode_rgb(bytes, *max_pixels).map(|picture| config.eval_pixels(&picture))
-        }));
-        let pixels =
-            pixels.unwrap_or_else(|_| Err(DecodeError::Unreadable("the decoder panicked".into())));
-        if let Err(error) = &pixels {
-            tracing::warn!(key = row.key, %error, "a pair is masked out");
-        }
-        Pair { key: row.key, tokens, pixels: pixels.ok() }
-    }
+/// Makes of a picture's bytes what the model sees in evaluation.
+pub(super) fn eval_pixels(
+    config: &ClipConfig,
+    bytes: &[u8],
+    max_pixels: u64,
+) -> Result<Vec<u8>, DecodeError> {
+    // Decoders are other people's code and have been known to panic on hostile bytes.
+    let made = catch_unwind(AssertUnwindSafe(|| {
+        decode_rgb(bytes, max_pixels).map(|picture| config.eval_pixels(&picture))
+    }));
+    made.unwrap_or_else(|_| Err(DecodeError::Unreadable("the decoder panicked".to_owned())))
 }

@@ -1,36 +1,44 @@
 //! `clade-worker train`: steps on given tars, one JSON line each.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use clade_model::collective::Solo;
 use clade_model::folder;
 use clade_model::train::{Schedule, StepError, TrainHyper, TrainOptions, Trainer};
 use serde::Serialize;
 
 use super::pairs::{Batches, Form, Loaded, find_tars};
-use super::{ComputeArgs, VocabularyArgs, say};
+use super::{ComputeArgs, VocabularyArgs, check_writable, say, with_memory};
 
 /// So many batches in a row without a finite loss mean that data or settings are at fault.
 const REFUSALS_IN_A_ROW: u32 = 3;
+/// Exit status of what a signal stopped, as shells have it for SIGINT.
+const STOPPED: u8 = 130;
+
+const LONG_ABOUT: &str = r#"Trains a model on given tars, in tar order and without augmentation.
+
+Pictures are prepared as for evaluation (shortest side, centre crop); of several captions the
+first is taken; after the last tar comes the first again. One JSON line per step on stdout, with
+the loss before the update and the rest after it:
+
+    {"step":1,"loss":4.85,"logitScale":2.6582,"lr":0.001,"samplesPerSecond":310.2,...}
+
+Pairs that cannot be used (no caption, no readable picture) are left out and told of on stderr.
+The trained model is written to --out at the end; also on Ctrl-C, with exit status 130, and when
+reading on fails, with exit status 1. A batch whose loss is not finite
+is not applied; after three in a row training stops, the last one's keys are listed in a file,
+and no model is written."#;
 
 /// Trains a model on given tars, in tar order and without augmentation.
-///
-/// Pictures are prepared as for evaluation (shortest side, centre crop); of several captions the
-/// first is taken; after the last tar comes the first again. One JSON line per step on stdout, with
-/// the loss before the update and the rest after it:
-///
-///     {"step":1,"loss":4.85,"logitScale":2.6592,"lr":0.001,"samplesPerSecond":310.2,...}
-///
-/// The trained model is written to --out at the end, and on Ctrl-C. A batch whose loss is not finite
-/// is not applied; after three in a row training stops, the last one's keys are listed in a file,
-/// and no model is written.
 #[derive(Clone, Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(long_about = LONG_ABOUT)]
 pub struct TrainArgs {
     /// OpenCLIP folder to start from; `clade-worker new-model` makes one
     #[arg(long, value_name = "DIR")]
@@ -56,8 +64,8 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 0)]
     pub warmup: u64,
     /// What the rate does then
-    #[arg(long, value_enum, default_value_t = Course::Constant)]
-    pub schedule: Course,
+    #[arg(long, value_enum, default_value_t = Shape::Constant)]
+    pub schedule: Shape,
     #[arg(long, default_value_t = 0.2)]
     pub weight_decay: f64,
     #[arg(long, default_value_t = 0.9)]
@@ -80,7 +88,7 @@ pub struct TrainArgs {
 
 /// `constant` or `cosine`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Course {
+pub enum Shape {
     /// Stays
     Constant,
     /// Falls as half a cosine to nought at the last step
@@ -102,13 +110,9 @@ pub(super) struct Line {
 }
 
 /// Carries out `clade-worker train`.
-pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
+pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
+    args.check()?;
     let tars = find_tars(&args.tars)?;
-    if let Some(out) = &args.out
-        && out.join(folder::WEIGHTS_FILE).exists()
-    {
-        bail!("{} holds a model already: name another folder", out.display());
-    }
     let model = args.compute.load(&args.model)?;
     let form = Form {
         tokenizer: args.vocabulary.tokenizer(&model)?,
@@ -122,25 +126,83 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         recompute: args.recompute,
         queued: false,
     };
-    let trainer = Trainer::from_model(model, args.hyper()).with_options(options);
-    let mut training = Training { args, trainer, refusals: 0, under_way: Vec::new() };
+    let trainer = with_memory("making room for gradients and moments", || {
+        Ok(Trainer::from_model(model, args.hyper()).with_options(options))
+    })?;
+    let mut training = Training { args, trainer, refusals: 0, under_way: VecDeque::new() };
     let stop = stop_on_signal()?;
-    training.go(&batches, &stop)?;
-    if let Some(out) = &args.out {
+    let ended = training.go(&batches, &stop);
+    let is_worth_saving = match &ended {
+        Ok(_) => true,
+        Err(end) => end.is_worth_saving,
+    };
+    if is_worth_saving && let Some(out) = &args.out {
         folder::save(out, training.trainer.model())?;
-        tracing::info!("wrote {}", out.display());
+        tracing::info!(step = training.trainer.steps_done(), "wrote {}", out.display());
     }
-    Ok(())
+    match ended {
+        Ok(Finish::Done) => Ok(ExitCode::SUCCESS),
+        Ok(Finish::Stopped) => {
+            tracing::warn!(step = training.trainer.steps_done(), "stopped before its last step");
+            Ok(ExitCode::from(STOPPED))
+        }
+        Err(end) => Err(end.why),
+    }
+}
+
+/// How training ended well.
+enum Finish {
+    Done,
+    Stopped,
+}
+
+/// How it ended otherwise.
+struct End {
+    why: anyhow::Error,
+    /// Whether what was trained until then is sound.
+    is_worth_saving: bool,
+}
+
+impl End {
+    fn sound(why: impl Into<anyhow::Error>) -> Self {
+        Self { why: why.into(), is_worth_saving: true }
+    }
+
+    fn broken(why: impl Into<anyhow::Error>) -> Self {
+        Self { why: why.into(), is_worth_saving: false }
+    }
 }
 
 impl TrainArgs {
+    /// Finds what would spoil the run before it begins.
+    fn check(&self) -> anyhow::Result<()> {
+        let Self { learning_rate, weight_decay, beta1, beta2, eps, out, .. } = self;
+        for (option, value, is_sound, bound) in [
+            ("--learning-rate", learning_rate, (0.0..=1e3).contains(learning_rate), "0 to 1000"),
+            ("--weight-decay", weight_decay, (0.0..=1e3).contains(weight_decay), "0 to 1000"),
+            ("--beta1", beta1, (0.0..1.0).contains(beta1), "at least 0 and below 1"),
+            ("--beta2", beta2, (0.0..1.0).contains(beta2), "at least 0 and below 1"),
+            ("--eps", eps, *eps > 0.0 && *eps <= 1.0, "above 0 and at most 1"),
+        ] {
+            if !is_sound {
+                bail!("{option} {value} is no use: give a number {bound}");
+            }
+        }
+        let Some(out) = out else { return Ok(()) };
+        let weights = out.join(folder::WEIGHTS_FILE);
+        if weights.exists() {
+            bail!("{} holds a model already: name another folder", out.display());
+        }
+        check_writable(&weights)
+    }
+
     fn hyper(&self) -> TrainHyper {
         TrainHyper {
             peak_lr: self.learning_rate,
             warmup_steps: self.warmup,
             schedule: match self.schedule {
-                Course::Constant => Schedule::Constant,
-                Course::Cosine => Schedule::Cosine,
+                Shape::Constant => Schedule::Constant,
+                Shape::Cosine => Schedule::Cosine,
             },
             total_steps: self.steps,
             beta1: self.beta1,
@@ -156,45 +218,51 @@ struct Training<'a> {
     trainer: Trainer,
     refusals: u32,
     /// Keys of the steps under way, and when each began.
-    under_way: Vec<(Vec<String>, Instant)>,
+    under_way: VecDeque<(Vec<String>, Instant)>,
 }
 
 impl Training<'_> {
-    fn go(&mut self, batches: &Batches, stop: &AtomicBool) -> anyhow::Result<()> {
+    fn go(&mut self, batches: &Batches, stop: &AtomicBool) -> Result<Finish, End> {
         let due = self.args.steps;
         let mut looked_at = Instant::now();
         while self.trainer.steps_done() < due {
             let is_stopping = stop.load(Ordering::Relaxed);
             let begun = self.trainer.steps_done() + self.trainer.in_flight() as u64;
             if is_stopping && self.trainer.in_flight() == 0 {
-                tracing::warn!(step = self.trainer.steps_done(), "stopped before its last step");
-                return Ok(());
+                return Ok(Finish::Stopped);
             }
             if begun < due && !is_stopping {
                 let started = Instant::now();
-                let Loaded { batch, keys } = batches.next()?;
-                self.trainer.begin(&batch, &mut Solo)?;
-                self.under_way.push((keys, started));
+                let next = batches.next();
+                if next.is_err() {
+                    // What is under way still counts.
+                    while self.trainer.in_flight() > 0 {
+                        self.look(&mut looked_at)?;
+                    }
+                }
+                let Loaded { batch, keys } = next.map_err(End::sound)?;
+                self.trainer.begin(&batch, &mut Solo).map_err(End::broken)?;
+                self.under_way.push_back((keys, started));
                 if self.trainer.in_flight() < self.trainer.max_in_flight() {
                     continue;
                 }
             }
             self.look(&mut looked_at)?;
         }
-        Ok(())
+        Ok(Finish::Done)
     }
 
     /// Reports the oldest step under way.
-    fn look(&mut self, looked_at: &mut Instant) -> anyhow::Result<()> {
-        let outcome = self.trainer.outcome().context("a step is under way")?;
-        let (keys, started) = self.under_way.remove(0);
+    fn look(&mut self, looked_at: &mut Instant) -> Result<(), End> {
+        let outcome = self.trainer.outcome().expect("a step is under way");
+        let (keys, started) = self.under_way.pop_front().expect("its keys are known");
         let began = started.max(*looked_at);
         *looked_at = Instant::now();
         match outcome {
             Ok(report) => {
                 self.refusals = 0;
                 let seconds = looked_at.duration_since(began).as_secs_f64();
-                say(&Line {
+                let line = Line {
                     step: report.step,
                     loss: report.loss,
                     logit_scale: report.logit_scale,
@@ -202,16 +270,17 @@ impl Training<'_> {
                     samples_per_second: f64::from(self.args.batch) / seconds,
                     grad_norm: report.grad_norm,
                     masked: u64::from(self.args.batch).saturating_sub(report.valid_pairs),
-                })
+                };
+                say(&line).map_err(End::sound)
             }
             Err(error @ (StepError::NotFinite { .. } | StepError::NoValidPairs { .. })) => {
                 self.refuse(&error, &keys)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(End::broken(error)),
         }
     }
 
-    fn refuse(&mut self, error: &StepError, keys: &[String]) -> anyhow::Result<()> {
+    fn refuse(&mut self, error: &StepError, keys: &[String]) -> Result<(), End> {
         self.refusals += 1;
         tracing::warn!(refusals = self.refusals, "a batch was refused: {error}");
         if self.refusals < REFUSALS_IN_A_ROW {
@@ -219,14 +288,16 @@ impl Training<'_> {
         }
         let folder = self.args.out.as_deref().unwrap_or(Path::new("."));
         let file = folder.join(format!("refused-after-{}.json", self.trainer.steps_done()));
-        fs::create_dir_all(folder)
+        let listed = fs::create_dir_all(folder)
             .and_then(|()| fs::write(&file, serde_json::to_vec_pretty(keys)?))
-            .with_context(|| format!("cannot write {}", file.display()))?;
-        bail!(
+            .map_or_else(
+                |error| format!("could not be listed in {}: {error}", file.display()),
+                |()| format!("are listed in {}", file.display()),
+            );
+        Err(End::broken(anyhow!(
             "{REFUSALS_IN_A_ROW} batches in a row were refused, the last because {error}; its pairs \
-             are listed in {}: look at them, or lower --learning-rate; no model was written",
-            file.display()
-        )
+             {listed}: look at them, or lower --learning-rate; no model was written"
+        )))
     }
 }
 
@@ -248,7 +319,7 @@ fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
                     _ = terminated.recv() => (),
                 }
                 if told.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130);
+                    std::process::exit(i32::from(STOPPED));
                 }
                 tracing::warn!("stopping after the step under way; once more to stop at once");
             }

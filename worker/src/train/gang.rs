@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clade_core::job::Failure;
 use clade_model::collective::{Collective, CollectiveError, Solo};
+use clade_model::device::{self, Placement, Precision};
 
 use crate::collective::{MeetError, Meeting, Patience, Place, join};
 use crate::context::{Context, Ending};
@@ -76,6 +77,32 @@ impl Gang {
         )]
         let told = number[0] as u16;
         Ok(told)
+    }
+
+    /// Refuses ranks that compute on other kinds of devices than the rest: they would end a step
+    /// with other bits, and part at the first batch that is refused.
+    pub(super) fn compare_devices(
+        &mut self,
+        context: &Context,
+        placement: Placement,
+    ) -> Result<(), Ending> {
+        let own = [
+            f32::from(u8::from(placement.device.is_cuda())),
+            f32::from(u8::from(placement.precision == Precision::Bf16)),
+        ];
+        let mut all = Vec::new();
+        let gathered = self.collective.all_gather(&own, &mut all);
+        gathered.map_err(|error| self.broken(context, &error))?;
+        if all.chunks_exact(own.len()).all(|other| other == own) {
+            return Ok(());
+        }
+        let message = format!(
+            "the ranks of this gang compute on different kinds of devices (rank {} on {}): give all \
+             of its workers the same --device",
+            self.rank,
+            device::label(placement.device)
+        );
+        Err(Failure::Config { message }.into())
     }
 
     /// What a failed exchange means for this rank.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clade_core::ids::{CheckpointRef, Incarnation, ModelId, RunName, Step};
 use clade_core::job::Failure;
 use clade_model::train::Trainer;
+use clade_model::weights::WeightsError;
 use clade_store::{CheckpointManifest, Store, StoreError, checkpoint, keys};
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -108,9 +109,14 @@ impl Keeper {
         let folder = self.scratch.join(format!("step-{step}"));
         std::fs::create_dir_all(&folder)
             .map_err(|error| StoreError::from_io(folder.display().to_string(), error))?;
-        trainer
-            .save(&folder.join(MODEL_FILE), &folder.join(OPTIMIZER_FILE))
-            .map_err(|error| Failure::Storage { message: error.to_string() })?;
+        trainer.save(&folder.join(MODEL_FILE), &folder.join(OPTIMIZER_FILE)).map_err(|error| {
+            if matches!(error, WeightsError::Broken { .. }) {
+                // Another try would end there too.
+                let message = format!("{error}: lower training.learningRate.peak");
+                return Failure::Data { message };
+            }
+            Failure::Storage { message: error.to_string() }
+        })?;
         let upload = Upload {
             store: self.store.clone(),
             folder,
