@@ -58,7 +58,7 @@ verify: setup ## Check formatting, lints, docs and tests; writes nothing but tar
 	@exec $(CARGO) clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' exec $(CARGO) doc --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then exec $(CARGO) deny check; else echo 'skipped: cargo deny: it is not installed'; fi
-	@if command -v shellcheck >/dev/null; then exec shellcheck -x deploy/setup/*.sh; else echo 'skipped: shellcheck: it is not installed'; fi
+	@if command -v shellcheck >/dev/null; then exec shellcheck -x deploy/setup/*.sh deploy/bench/*.sh deploy/gpu/*.sh; else echo 'skipped: shellcheck: it is not installed'; fi
 	@exec $(CARGO) build --workspace --bins
 	@exec $(CARGO) test --workspace
 
