@@ -182,7 +182,9 @@ pub enum ConfigError {
     Json(#[from] serde_json::Error),
     #[error("key {key} is missing")]
     Missing { key: String },
-    #[error("key {key} is not supported (value {value}): only ViT with a CLIP text tower is")]
+    #[error(
+        "key {key} is not supported (value {value}): what is read is a ViT with a CLIP text tower"
+    )]
     UnsupportedKey { key: String, value: Value },
     #[error("key {key} must be {expected}, found {value}")]
     BadValue { key: String, expected: &'static str, value: Value },

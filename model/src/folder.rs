@@ -33,7 +33,6 @@ pub fn load_at(dir: &Path, placement: Placement) -> Result<ClipModel, WeightsErr
     let path = dir.join(CONFIG_FILE);
     let text = fs::read_to_string(&path)
         .map_err(|source| WeightsError::Read { path: path.clone(), source })?;
-    let config =
-        ClipConfig::from_json(&text).map_err(|source| WeightsError::Config { path, source })?;
+    let config = ClipConfig::from_json(&text).map_err(|why| WeightsError::Config { path, why })?;
     ClipModel::load_at(&config, &dir.join(WEIGHTS_FILE), placement)
 }

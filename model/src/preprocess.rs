@@ -17,7 +17,7 @@
 //! - A JPEG without its end marker is unreadable even if only the marker is missing, so that a
 //!   truncated one is never half grey.
 //!
-//! Pixels equal open_clip's: bicubic with antialias, shortest side, centre crop, of pictures that were
+//! Pixels equal open_clip's over Pillow 13: bicubic with antialias, shortest side, centre crop, of pictures that were
 //! converted to RGB first, as its data loaders do (webdataset's "pilrgb", torchvision's ImageFolder).
 //! Its transform alone, given a file as opened, would convert last: palettes and 1-bit pictures then
 //! lose their antialias, and transparent colours their weight.

@@ -44,12 +44,8 @@ pub enum WeightsError {
         #[source]
         source: SafeTensorError,
     },
-    #[error("{}: {source}", path.display())]
-    Config {
-        path: PathBuf,
-        #[source]
-        source: ConfigError,
-    },
+    #[error("{}: {why}", path.display())]
+    Config { path: PathBuf, why: ConfigError },
     #[error("{}: tensor {name} is missing", path.display())]
     Missing { path: PathBuf, name: String },
     #[error("{}: tensor {name} does not belong to this model", path.display())]

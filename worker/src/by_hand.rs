@@ -69,7 +69,7 @@ impl ComputeArgs {
         let placement = self.prepare()?;
         let load = || Ok(folder::load_at(dir, placement)?);
         let model = with_memory("loading the model", load)
-            .with_context(|| format!("cannot use the model folder {}", dir.display()))?;
+            .with_context(|| format!("--model {}", dir.display()))?;
         let device = device::label(placement.device);
         let parameters = model.parameter_count();
         tracing::info!(device, precision = %placement.precision, parameters, "loaded the model");
@@ -86,8 +86,9 @@ impl VocabularyArgs {
                  there, and this model's captions would become other token ids"
             );
         }
-        Tokenizer::from_file(&self.vocabulary)
-            .context("--vocabulary: `make setup` fetches it into assets/clip-bpe")
+        Tokenizer::from_file(&self.vocabulary).context(
+            "--vocabulary: run in the checkout, where `make setup` put it, or name the file",
+        )
     }
 }
 

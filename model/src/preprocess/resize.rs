@@ -52,20 +52,37 @@ pub fn eval_pixels_as(
     interpolation: Interpolation,
 ) -> Vec<u8> {
     let side = u32::try_from(size).expect("a picture's side fits 32 bits");
-    let window = match mode {
+    let (window, resized) = match mode {
         ResizeMode::Shortest => centre(image, side),
-        ResizeMode::Squash => Window {
-            left: 0.0,
-            top: 0.0,
-            width: f64::from(image.width),
-            height: f64::from(image.height),
-        },
+        ResizeMode::Squash => {
+            let (width, height) = (f64::from(image.width), f64::from(image.height));
+            let whole = Window { left: 0.0, top: 0.0, width, height };
+            (whole, (u64::from(side), u64::from(side)))
+        }
     };
-    resize(&view(image), &window, side, interpolation)
+    let order = Order::of((image.width, image.height), resized);
+    resize(&view(image), &window, side, interpolation, order)
 }
 
-/// The square in the middle.
-fn centre(image: &RgbImage, side: u32) -> Window {
+/// Which way a picture is resized first: the rounding in between shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    AcrossFirst,
+    DownFirst,
+}
+
+impl Order {
+    /// As Pillow 13 does it: down first if that takes away more than twice the rows than going
+    /// across takes away columns. (Found by trying 3,000 sizes; older ones always go across first.)
+    fn of((width, height): (u32, u32), (to_width, to_height): (u64, u64)) -> Self {
+        let less = |from: u32, to: u64| i64::from(from).saturating_sub_unsigned(to);
+        let (columns, rows) = (less(width, to_width), less(height, to_height));
+        if rows > 0 && rows > 2 * columns { Self::DownFirst } else { Self::AcrossFirst }
+    }
+}
+
+/// The square in the middle, and the size of the whole picture when resized.
+fn centre(image: &RgbImage, side: u32) -> (Window, (u64, u64)) {
     // The filter reaches beyond the window, so resizing the window alone equals resizing the whole
     // and cropping, without the thousands of pixels a very long picture would get.
     let (width, height) = (f64::from(image.width), f64::from(image.height));
@@ -78,11 +95,12 @@ fn centre(image: &RgbImage, side: u32) -> Window {
         };
         let scale = extent / resized as f64;
         let offset = round_half_even((resized - u64::from(side)) as f64 / 2.0);
-        (offset * scale, f64::from(side) * scale)
+        (offset * scale, f64::from(side) * scale, resized)
     };
-    let (left, window_width) = axis(image.width, width);
-    let (top, window_height) = axis(image.height, height);
-    Window { left, top, width: window_width, height: window_height }
+    let (left, window_width, to_width) = axis(image.width, width);
+    let (top, window_height, to_height) = axis(image.height, height);
+    let window = Window { left, top, width: window_width, height: window_height };
+    (window, (to_width, to_height))
 }
 
 /// Takes a random crop of 0.9–1.0 of the area, as torchvision's `RandomResizedCrop`.
@@ -107,9 +125,10 @@ pub(super) fn crop_pixels(image: &RgbImage, side: u32, crop: Crop) -> Vec<u8> {
     let whole = view(image);
     let part = TypedCroppedImage::from_ref(&whole, left, top, width, height)
         .expect("the crop lies within the picture");
+    let order = Order::of((width, height), (u64::from(side), u64::from(side)));
     let (width, height) = (f64::from(width), f64::from(height));
     let window = Window { left: 0.0, top: 0.0, width, height };
-    resize(&part, &window, side, Interpolation::Bicubic)
+    resize(&part, &window, side, Interpolation::Bicubic, order)
 }
 
 fn random_crop(width: u32, height: u32, rng: &mut Rng) -> Crop {
@@ -160,19 +179,19 @@ fn view(image: &RgbImage) -> TypedImageRef<'_, U8x3> {
         .expect("three bytes for each pixel of a picture that is not empty")
 }
 
-/// Resizes a window, first across and then down: Pillow's order, which the rounding shows.
+/// Resizes a window, one way and then the other.
 fn resize(
     source: &impl ImageView<Pixel = U8x3>,
     window: &Window,
     side: u32,
     interpolation: Interpolation,
+    order: Order,
 ) -> Vec<u8> {
     let filter = match interpolation {
         Interpolation::Bicubic => FilterType::CatmullRom,
         Interpolation::Bilinear => FilterType::Bilinear,
     };
     let (width, height) = (f64::from(source.width()), f64::from(source.height()));
-    let mut across = TypedImage::new(side, source.height());
     let mut target = TypedImage::new(side, side);
     // Rounding may put the window a hair outside.
     let window_width = window.width.min(width - window.left);
@@ -180,10 +199,22 @@ fn resize(
     let mut resizer = Resizer::new();
     let filtered = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter));
     let fits = "the window lies within the picture";
-    let options = filtered.crop(window.left, 0.0, window_width, height);
-    resizer.resize_typed(source, &mut across, &options).expect(fits);
-    let options = filtered.crop(0.0, window.top, f64::from(side), window_height);
-    resizer.resize_typed(&across, &mut target, &options).expect(fits);
+    match order {
+        Order::AcrossFirst => {
+            let mut between = TypedImage::new(side, source.height());
+            let options = filtered.crop(window.left, 0.0, window_width, height);
+            resizer.resize_typed(source, &mut between, &options).expect(fits);
+            let options = filtered.crop(0.0, window.top, f64::from(side), window_height);
+            resizer.resize_typed(&between, &mut target, &options).expect(fits);
+        }
+        Order::DownFirst => {
+            let mut between = TypedImage::new(source.width(), side);
+            let options = filtered.crop(0.0, window.top, width, window_height);
+            resizer.resize_typed(source, &mut between, &options).expect(fits);
+            let options = filtered.crop(window.left, 0.0, window_width, f64::from(side));
+            resizer.resize_typed(&between, &mut target, &options).expect(fits);
+        }
+    }
     by_channel(target.pixels())
 }
 

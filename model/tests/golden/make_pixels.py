@@ -92,6 +92,8 @@ def files():
         "faulty.jpg": plain[:scan] + bytes([plain[scan] ^ 0x10]) + plain[scan + 1 :],
         "loose-bytes.jpg": plain.replace(b"\xff\xdb", b"\1\2\3\xff\xdb", 1),
         "scene.jpg": encoded(scene(300, 240, 4), "JPEG", quality=75),
+        # So tall that Pillow resizes it down first, and across then.
+        "tall.jpg": encoded(scene(50, 170, 40), "JPEG", quality=92),
         "rgb.png": encoded(noisy, "PNG"),
         "grey.png": encoded(smooth.convert("L"), "PNG"),
         "alpha.png": encoded(clear, "PNG"),

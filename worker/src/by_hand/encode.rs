@@ -144,7 +144,8 @@ fn encode_pictures(
 }
 
 fn find_pictures(dir: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let entries = fs::read_dir(dir)
+        .with_context(|| format!("--pictures: cannot read the folder {}", dir.display()))?;
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", dir.display()))?.path();
         let extension = path.extension().and_then(|it| it.to_str()).map(str::to_ascii_lowercase);
@@ -163,7 +164,8 @@ fn encode_captions(
     file: &Path,
 ) -> anyhow::Result<[Array; 2]> {
     let tokenizer = args.vocabulary.tokenizer(model)?;
-    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = fs::read(file)
+        .with_context(|| format!("--captions: cannot read the file {}", file.display()))?;
     let text = String::from_utf8(bytes)
         .with_context(|| format!("{} is not UTF-8: convert it first", file.display()))?;
     let context = model.config().context_length();

@@ -53,6 +53,7 @@ impl Batches {
             open: None,
             waiting: VecDeque::new(),
             idle_tars: 0,
+            cut_short: None,
             is_told: false,
         };
         // Ends when nobody takes batches any more.
@@ -116,6 +117,8 @@ struct Stream {
     waiting: VecDeque<PairRow>,
     /// Tars in a row without a usable pair.
     idle_tars: usize,
+    /// The tar being read, if it ends too early.
+    cut_short: Option<PathBuf>,
     /// Whether what is left out was told of: the second time round it is the same.
     is_told: bool,
 }
@@ -146,15 +149,18 @@ impl Stream {
     }
 
     fn open_next(&mut self) -> anyhow::Result<()> {
+        if let Some(path) = &self.cut_short {
+            bail!("{} is no whole tar: fetch it again, or leave it out", path.display());
+        }
         let path = self.tars[self.next_tar].clone();
         let cannot = || format!("cannot read {}", path.display());
         let found = scan(&path, self.form.max_pixels, |_, _| true).with_context(cannot)?;
         let found = found.context("nobody asked the scan to stop")?;
         for (cause, listed) in found.unusable.by_cause() {
             if cause == Cause::UnreadableTar {
-                bail!("{} is no whole tar: fetch it again, or leave it out", path.display());
-            }
-            if !self.is_told {
+                // What precedes the cut is sound, and comes first.
+                self.cut_short = Some(path.clone());
+            } else if !self.is_told {
                 let (count, cause) = (listed.count, cause.name());
                 tracing::warn!(tar = %path.display(), cause, count, keys = ?listed.keys, "left out");
             }
@@ -162,7 +168,7 @@ impl Stream {
         self.next_tar = (self.next_tar + 1) % self.tars.len();
         self.is_told |= self.next_tar == 0;
         self.idle_tars = if found.rows.is_empty() { self.idle_tars + 1 } else { 0 };
-        if self.idle_tars >= self.tars.len() {
+        if self.idle_tars >= self.tars.len() && self.cut_short.is_none() {
             let names: Vec<_> = self.tars.iter().map(|tar| tar.display().to_string()).collect();
             bail!("no usable pair in {}: the causes stand above", names.join(", "));
         }

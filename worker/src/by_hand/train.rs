@@ -12,6 +12,7 @@ use anyhow::{anyhow, bail};
 use clade_model::collective::Solo;
 use clade_model::folder;
 use clade_model::train::{Schedule, StepError, TrainHyper, TrainOptions, Trainer};
+use nix::sys::signal::{Signal, raise};
 use serde::Serialize;
 
 use super::pairs::{Batches, Form, Loaded, find_tars};
@@ -48,8 +49,8 @@ pub struct TrainArgs {
     pub tars: Vec<String>,
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub steps: u64,
-    /// Pairs per step
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Pairs per step, at least two: the others are each one's negatives
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
     pub batch: u32,
     /// Pairs per pass: less memory, same loss and gradient [default: the batch]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -136,6 +137,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<ExitCode> {
         Ok(_) => true,
         Err(end) => end.is_worth_saving,
     };
+    let is_worth_saving = is_worth_saving && training.trainer.steps_done() > 0;
     if is_worth_saving && let Some(out) = &args.out {
         folder::save(out, training.trainer.model())?;
         tracing::info!(step = training.trainer.steps_done(), "wrote {}", out.display());
@@ -319,7 +321,8 @@ fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
                     _ = terminated.recv() => (),
                 }
                 if told.swap(true, Ordering::Relaxed) {
-                    std::process::exit(i32::from(STOPPED));
+                    // Not an exit: its handlers would run under libtorch's threads.
+                    let _: Result<(), _> = raise(Signal::SIGKILL);
                 }
                 tracing::warn!("stopping after the step under way; once more to stop at once");
             }
