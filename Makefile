@@ -4,12 +4,12 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens route-venv
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz route-venv s3-venv
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo 'Prerequisites: Linux on x86-64, git, make, g++, pkg-config, python3 with pip and venv, Rust 1.95.'
 	@echo 'Everything fetched lies in assets/ and data/, checked against deploy/setup/digests.txt.'
@@ -32,7 +32,7 @@ demo: setup pictures build ## Run the whole job on this machine; FRESH=1 starts 
 	@exec target/release/clade up -f deploy/demo/run.yaml $(if $(filter 1,$(FRESH)),--fresh)
 
 # `--show-output` also prints what passing tests say, which is where `skipped: why` stands.
-test: setup route-venv ## Run every test; what this machine lacks is printed as `skipped: why`
+test: setup route-venv s3-venv ## Run every test; what this machine lacks is printed as `skipped: why`
 	@exec $(CARGO) build --workspace --bins
 	@exec $(CARGO) test --workspace -- --show-output
 
@@ -46,6 +46,13 @@ bench-tokens: setup ## Tokenize beside open_clip, on one core each, and print th
 	@$(CARGO) build --release -p clade-model --example tokens_speed
 	@exec deploy/bench/run.sh tokens.py $(BENCH)
 
+bench-data: build ## Load, index and shard beside webdataset and cp, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--only loader')
+	@exec deploy/bench/run.sh data.py $(BENCH)
+
+fuzz: setup ## Fuzz the readers of tars and of indexes, a minute each (FUZZ_SECONDS=…)
+	@fuzz/run.sh tar $(or $(FUZZ_SECONDS),60)
+	@fuzz/run.sh index $(or $(FUZZ_SECONDS),60)
+
 route-venv: .venv-route/.complete ## Make a small Python environment in which tests run route.py (once)
 
 .venv-route/.complete: deploy/bundle/requirements.txt
@@ -53,7 +60,10 @@ route-venv: .venv-route/.complete ## Make a small Python environment in which te
 	@.venv-route/bin/pip install --quiet -r deploy/bundle/requirements.txt
 	@cp deploy/bundle/requirements.txt $@
 
-verify: setup ## Check formatting, lints, docs and tests; writes nothing but target/
+s3-venv: ## Install the S3 server that tests of the store start (once; 140 MB)
+	@deploy/setup/s3.sh
+
+verify: setup s3-venv route-venv ## Check formatting, lints, docs and tests; writes nothing but target/
 	@exec $(CARGO) fmt --all --check
 	@exec $(CARGO) clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' exec $(CARGO) doc --workspace --no-deps --document-private-items

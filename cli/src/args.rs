@@ -31,6 +31,7 @@ Examples:
   clade status --watch            what every stage and model does, and why it waits
   clade logs expert-2             what the ranks of expert-2 wrote, the dead ones too
   clade report                    the report of the finished run
+  clade provenance who-saw KEY    which models were trained on a pair, and how often
 
 Exit codes:
   0    done; for `up -f` and `apply --wait`: the run finished
@@ -47,6 +48,7 @@ pub(crate) enum Command {
     Logs(Logs),
     Cancel(Cancel),
     Report(Report),
+    Provenance(Provenance),
 }
 
 /// Starts coordinator and workers on this machine and keeps them running.
@@ -169,6 +171,39 @@ pub(crate) struct Report {
     /// As JSON instead of Markdown.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Answers from the manifests in the store; no coordinator need run.
+#[derive(Args, Debug)]
+pub(crate) struct Provenance {
+    #[command(subcommand)]
+    pub(crate) question: ProvenanceQuestion,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ProvenanceQuestion {
+    /// Tells which models and checkpoints were trained on a pair, and how often.
+    ///
+    /// Nothing was recorded for it: the order of data is a pure function of the run's manifests, and a
+    /// checkpoint says how far its model was. An expert saw a pair through its own steps, and through
+    /// those of the seed that it began from.
+    #[command(after_help = "\
+Examples:
+  clade provenance who-saw 000123
+  clade provenance who-saw 000123 --store s3://bucket/clade --run laion --json")]
+    WhoSaw {
+        /// The pair's key: the name of its members without their endings.
+        key: String,
+        /// The run's `store`: a folder, or the address of a bucket.
+        #[arg(long, value_name = "STORE", env = "CLADE_STORE", default_value = "./clade-data")]
+        store: String,
+        /// The run; may be left out when the store holds exactly one.
+        #[arg(long)]
+        run: Option<String>,
+        /// As JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn parse_bytes(text: &str) -> Result<u64, String> {

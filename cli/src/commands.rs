@@ -3,6 +3,7 @@
 mod apply;
 mod cancel;
 mod logs;
+mod provenance;
 mod report;
 mod run_choice;
 mod status;
@@ -23,6 +24,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Status(args) => status::run(&connect()?, args).await,
         Command::Logs(args) => logs::run(&connect()?, args).await,
         Command::Cancel(args) => cancel::run(&connect()?, args).await,
+        Command::Provenance(args) => provenance::run(args).await,
         Command::Report(args) => report::run(&connect()?, args).await,
     }
 }

@@ -50,7 +50,12 @@ impl Document {
         self.spec.name().to_string()
     }
 
-    /// The local folder of the run's artefacts.
+    /// Where the run's artefacts lie, for people.
+    pub(crate) fn run_address(&self) -> String {
+        format!("{}/runs/{}", self.spec.spec.store.trim_end_matches('/'), self.run())
+    }
+
+    /// The local folder of the run's artefacts, unless they are in a bucket.
     pub(crate) fn run_folder(&self) -> Option<PathBuf> {
         let root = self.spec.spec.store.strip_prefix("file://")?;
         Some(Path::new(root).join("runs").join(self.spec.name().as_str()))

@@ -4,7 +4,7 @@ use clade_core::ids::{RunName, WorkId};
 use clade_core::spec::RunSpec;
 use clade_proto::v1::run_service_server::RunService;
 use clade_proto::v1::{self, ApplyEffect};
-use clade_store::{Inputs, Store, StoreError, find_inputs, keys};
+use clade_store::{Buckets, Inputs, Store, StoreError, find_inputs_in, keys};
 use tonic::{Request, Response, Status};
 
 use crate::engine::{Command, Engine};
@@ -59,12 +59,11 @@ impl RunService for Operators {
             // The inputs of a known run are those it was made with.
             Some(_) => 0,
             None => {
-                let pattern = spec.spec.dataset.shards.clone();
-                let inputs = tokio::task::spawn_blocking(move || find_inputs(&pattern))
+                let inputs = find_inputs_in(&spec.spec.dataset.shards, &Buckets::default())
                     .await
-                    .map_err(|error| Status::internal(error.to_string()))?
                     .map_err(|error| refused(&format!("spec.dataset.shards: {error}")))?;
                 check_paths(&spec).map_err(|error| refused(&error))?;
+                check_store(&spec).await?;
                 write_run(&spec, &document, &inputs).await?;
                 u32::try_from(inputs.tars.len()).map_err(|_| refused(&"too many input tars"))?
             }
@@ -200,6 +199,25 @@ fn check_paths(spec: &RunSpec) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Proves that the run's store can be written to and keeps its promises, before anything rests on it.
+async fn check_store(spec: &RunSpec) -> Result<(), Status> {
+    let refused = |error: StoreError| match error {
+        StoreError::Unsupported { .. }
+        | StoreError::Denied { .. }
+        | StoreError::Unusable { .. } => Status::invalid_argument(format!("spec.store: {error}")),
+        StoreError::NotFound { .. }
+        | StoreError::AlreadyExists { .. }
+        | StoreError::Changed { .. }
+        | StoreError::Conflict { .. }
+        | StoreError::Damaged { .. }
+        | StoreError::Malformed { .. }
+        | StoreError::Full { .. }
+        | StoreError::Io { .. } => failed(&error),
+    };
+    let store = Store::open(&spec.spec.store).map_err(refused)?;
+    store.check().await.map_err(refused)
 }
 
 /// Writes what every rank of the run reads. Repeating it with the same run is harmless.

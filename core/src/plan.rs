@@ -9,25 +9,31 @@ use crate::spec::RunSpec;
 /// More jobs per stage than this help nobody and make the state large.
 const MAX_JOBS_PER_STAGE: u32 = 1024;
 
+/// So many jobs keep a fleet busy; beyond them a job takes several tars, so that what it sorts to each
+/// expert makes shards about as large as its tars.
+const ENOUGH_JOBS: u32 = 64;
+
 /// The shape of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     tars: u32,
-    groups: u32,
+    /// Tars of one embed, assign or shard job.
+    per_group: u32,
     models: Vec<ModelId>,
 }
 
 impl Plan {
     pub fn new(spec: &RunSpec, tars: u32) -> Self {
-        let per_group = tars.div_ceil(MAX_JOBS_PER_STAGE).max(1);
-        Self { tars, groups: tars.div_ceil(per_group), models: spec.models() }
+        let by_expert = spec.spec.clusters.experts.min(tars.div_ceil(ENOUGH_JOBS));
+        let per_group = tars.div_ceil(MAX_JOBS_PER_STAGE).max(by_expert).max(1);
+        Self { tars, per_group, models: spec.models() }
     }
 
     /// Number of jobs of `stage`.
     pub fn jobs(&self, stage: Stage) -> u32 {
         match stage {
             Stage::Index => self.tars,
-            Stage::Embed | Stage::Assign | Stage::Shard => self.groups,
+            Stage::Embed | Stage::Assign | Stage::Shard => self.tars.div_ceil(self.per_group),
             Stage::Catalog | Stage::Cluster | Stage::Seal | Stage::Report | Stage::Publish => 1,
             Stage::Evaluate => u32::try_from(self.models.len()).unwrap_or(u32::MAX),
         }
@@ -35,8 +41,7 @@ impl Plan {
 
     /// The input tars (as positions in the run's `inputs.json`) that one embed, assign or shard job reads.
     pub fn group(&self, part: u32) -> std::ops::Range<u32> {
-        let per_group = self.tars.div_ceil(MAX_JOBS_PER_STAGE).max(1);
-        (part * per_group).min(self.tars)..((part + 1) * per_group).min(self.tars)
+        (part * self.per_group).min(self.tars)..((part + 1) * self.per_group).min(self.tars)
     }
 
     pub fn models(&self) -> &[ModelId] {
@@ -141,6 +146,14 @@ mod tests {
             assert!(jobs <= MAX_JOBS_PER_STAGE);
             let covered: Vec<u32> = (0..jobs).flat_map(|part| plan.group(part)).collect();
             assert_eq!(covered, (0..tars).collect::<Vec<_>>(), "{tars} tars");
+        }
+    }
+
+    #[test]
+    fn a_job_takes_as_many_tars_as_there_are_experts_once_there_are_jobs_enough() {
+        // The demo has four experts.
+        for (tars, per_job) in [(7, 1), (64, 1), (65, 2), (200, 4), (1_000, 4), (5_000, 5)] {
+            assert_eq!(plan(tars).group(0), 0..per_job, "{tars} tars");
         }
     }
 

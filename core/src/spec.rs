@@ -50,7 +50,7 @@ pub struct Spec {
     /// Every random choice derives from it.
     #[serde(default)]
     pub seed: u64,
-    /// Where artefacts go: `file:` and a path.
+    /// Where artefacts go: `file:` and a path, or a bucket: `s3://bucket/prefix`, `gs://…`, `az://…`.
     pub store: String,
     pub dataset: Dataset,
     pub embedding: Embedding,
@@ -65,7 +65,8 @@ pub struct Spec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Dataset {
-    /// WebDataset tars: a path, a glob, or a brace pattern such as `{000000..000041}.tar`.
+    /// WebDataset tars, on disk or in a bucket: a path, a glob, or a brace pattern such as
+    /// `{000000..000041}.tar`.
     pub shards: String,
     /// Pictures of more pixels are not decoded.
     #[serde(default = "default_max_pixels")]
@@ -140,7 +141,8 @@ pub struct Training {
     pub recompute: bool,
     pub seed_steps: u64,
     pub expert_steps: ExpertSteps,
-    /// Share of foreign pairs in an expert's stream.
+    /// Share of all pairs that each pass over an expert's own is seasoned with, less those that are
+    /// its own anyway (2 % in the reference code).
     #[serde(default)]
     pub ooc_ratio: Share,
     pub learning_rate: LearningRate,

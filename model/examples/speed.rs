@@ -15,9 +15,9 @@ use clade_model::bert::SentenceEncoder;
 use clade_model::collective::Solo;
 use clade_model::config::ClipConfig;
 use clade_model::kmeans::{FineOptions, Points, fine};
-use clade_model::preprocess::{decode_rgb, train_pixels};
 use clade_model::threads;
 use clade_model::train::{Batch, TrainHyper, Trainer};
+use clade_pictures::{decode_rgb, train_pixels};
 
 fn main() {
     let mut arguments = env::args().skip(1);
@@ -47,7 +47,8 @@ fn train() {
     let pairs = 128;
     let config = ClipConfig::preset("small").unwrap();
     let context = config.context_length();
-    let pixels = noise(pairs * 3 * 40 * 40).map(|it| (it % 256).try_into().unwrap()).collect();
+    let pixels = noise(pairs * 3 * 40 * 40).map(|it| u8::try_from(it % 256).unwrap());
+    let pixels = pixels.collect::<Vec<_>>().into();
     // Caption lengths of web data: most of 4 to 14 tokens, some as long as there is room.
     let mut tokens = vec![0_i64; pairs * context];
     for (pair, (row, draw)) in tokens.chunks_mut(context).zip(noise(pairs)).enumerate() {
@@ -113,7 +114,7 @@ fn captions() {
 }
 
 fn pictures() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/large.jpg");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pictures/tests/golden/large.jpg");
     let bytes = std::fs::read(path).unwrap();
     let start = Instant::now();
     let rounds = 2000;

@@ -78,6 +78,13 @@ char* clade_upload(const void* data, size_t bytes, int64_t count, bool is_wide, 
   });
 }
 
+// Host memory that a CUDA device fetches from by itself.
+char* clade_pinned(int64_t count, at::Tensor** made) {
+  return guarded([&] {
+    *made = new at::Tensor(at::empty({count}, at::TensorOptions(at::kByte).pinned_memory(true)));
+  });
+}
+
 // One update in place, unless *found_infinity holds 1; rate and step are tensors on the device.
 char* clade_fused_adamw(at::Tensor* param, at::Tensor* gradient, at::Tensor* first,
                         at::Tensor* second, at::Tensor* step, at::Tensor* rate, double beta1,

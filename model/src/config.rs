@@ -10,7 +10,8 @@ mod write;
 
 use serde_json::Value;
 
-use crate::preprocess::{RgbImage, eval_pixels_as};
+pub use clade_pictures::{Interpolation, ResizeMode};
+use clade_pictures::{RgbImage, eval_pixels_as};
 
 /// Mean and deviation of the red, green and blue of the pictures CLIP was made with.
 pub const CLIP_MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
@@ -155,22 +156,6 @@ impl Default for PreprocessConfig {
             interpolation: Interpolation::Bicubic,
         }
     }
-}
-
-/// How a picture becomes a square.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResizeMode {
-    /// Shortest side to the size, then the centre.
-    Shortest,
-    /// Both sides to the size, whatever the aspect.
-    Squash,
-}
-
-/// The filter of resizing, with antialias.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interpolation {
-    Bicubic,
-    Bilinear,
 }
 
 /// Why a configuration cannot be used.

@@ -23,7 +23,7 @@ pub mod flat;
 pub mod folder;
 pub mod kmeans;
 pub mod memory;
-pub mod preprocess;
+pub mod pixels;
 pub mod text;
 pub mod threads;
 pub mod tokenizer;

@@ -1,5 +1,5 @@
 //! A tensor's memory as a slice, the C++ file beside this crate, and loading libraries while the
-//! program runs. Unsafe code stands here and in `preprocess/turbo.rs` alone.
+//! program runs. Unsafe code stands here alone.
 //!
 //! Everything here is a safe function with a plain meaning; nothing here decides anything.
 #![allow(unsafe_code)]
@@ -9,10 +9,10 @@ mod libraries;
 mod process;
 mod torch;
 
-pub(crate) use buffer::{values, values_mut};
+pub(crate) use buffer::{bytes, bytes_mut, values, values_mut};
 pub(crate) use libraries::{cuda_device_name, load_globally, loaded_path};
 pub(crate) use process::{address_space_limit, keep_freed_memory};
 pub(crate) use torch::{
-    Event, FusedAdamW, NativeError, device_memory, fused_adamw, grad, reset_peak, upload_bytes,
-    upload_wide,
+    Event, FusedAdamW, NativeError, device_memory, fused_adamw, grad, pinned_bytes, reset_peak,
+    upload_bytes, upload_wide,
 };

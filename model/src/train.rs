@@ -33,6 +33,7 @@ use crate::device::Placement;
 use crate::fallible;
 use crate::memory::{MemoryShape, OutOfMemory};
 use crate::native::{self, NativeError};
+use crate::pixels::Pixels;
 use crate::weights::{self, WeightsError};
 
 use exchange::{LocalFeatures, exchange_features, reduce_share};
@@ -49,7 +50,7 @@ const MAX_IN_FLIGHT: usize = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// `[pairs, 3, size, size]`, not normalised.
-    pub pixels: Vec<u8>,
+    pub pixels: Pixels,
     /// `[pairs, context]`
     pub tokens: Vec<i64>,
     /// `[pairs]`; a pair that could not be read keeps its slot and is false here.

@@ -3,6 +3,7 @@
 //! The ranks upload the parts first; [`commit`] then creates the manifest. Its folder holds the
 //! incarnation, so a superseded gang writes only where nobody will look. Readers prove digests.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use clade_core::ids::{CheckpointRef, Digest, Incarnation, ModelId, RunName, Step};
@@ -88,6 +89,56 @@ pub async fn newest_candidate(
         }
     }
     Ok(None)
+}
+
+/// One checkpoint of a model's own history, as its manifest tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    pub at: CheckpointRef,
+    /// Pairs consumed since the first step of the model's own stream.
+    pub cursor: u64,
+}
+
+/// The checkpoints in the store that `model`'s newest one descends from, and it, oldest first.
+///
+/// What a superseded gang left beyond the point where its successor went on is no part of it.
+pub async fn history(
+    store: &Store,
+    run: &RunName,
+    model: ModelId,
+) -> Result<Vec<History>, StoreError> {
+    let folder = keys::model(run, model);
+    let mut gangs = BTreeSet::new();
+    for entry in store.list(&folder).await? {
+        let gang = entry.key.strip_prefix(&folder).and_then(|key| key.strip_prefix("/gang-"));
+        gangs.extend(gang.and_then(|gang| gang.split('/').next()?.parse().ok()).map(Incarnation));
+    }
+    let mut found = Vec::new();
+    // Up to which step an older gang's checkpoints count, once a newer one has told.
+    let mut until: Option<CheckpointRef> = None;
+    for gang in gangs.into_iter().rev() {
+        if until.as_ref().is_some_and(|until| until.model != model || until.incarnation < gang) {
+            continue;
+        }
+        let last = until.as_ref().map(|until| until.step);
+        let mut parent = None;
+        for step in steps(store, run, model, gang).await? {
+            if last.is_some_and(|last| step > last) {
+                continue;
+            }
+            let at = match inspect(store, run, model, gang, step).await {
+                Ok(at) => at,
+                Err(error) if error.is_bad_artefact() => continue,
+                Err(error) => return Err(error),
+            };
+            let manifest = read(store, run, &at).await?;
+            parent = manifest.parent;
+            found.push(History { at, cursor: manifest.cursor });
+        }
+        until = parent.or(until);
+    }
+    found.reverse();
+    Ok(found)
 }
 
 /// Steps of one gang's manifests, newest first.

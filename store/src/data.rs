@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct DataManifest {
     pub pairs: u64,
     pub shards: Vec<DataShard>,
+    /// The run's pool of foreign pairs as this model sees it; empty without `oocRatio`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<ForeignShard>,
     /// Digests of the manifests this one was made from.
     pub inputs: Vec<Digest>,
     pub seed: u64,
@@ -32,8 +35,22 @@ impl DataManifest {
             all.extend_from_slice(&shard.pairs.to_le_bytes());
             all.extend_from_slice(&shard.index_sha256.0);
         }
+        for ForeignShard { shard, by_pass } in &self.foreign {
+            all.extend_from_slice(b"foreign");
+            all.extend(by_pass.iter().flat_map(|pairs| pairs.to_le_bytes()));
+            all.extend_from_slice(&shard.index_sha256.0);
+        }
         crate::digest(&all)
     }
+}
+
+/// A shard of the pool that all experts share, and what of it is foreign to one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ForeignShard {
+    pub shard: DataShard,
+    /// Pairs of each pass that are not the model's own.
+    pub by_pass: Vec<u32>,
 }
 
 /// One tar of pairs and its index.
@@ -71,6 +88,7 @@ mod tests {
         DataManifest {
             pairs: 3,
             shards: vec![shard],
+            foreign: vec![],
             inputs: vec![],
             seed: 7,
             code_version: "0".to_owned(),

@@ -1,14 +1,18 @@
-//! Finds the input tars of a run: a path, a glob, or a brace pattern.
+//! Finds the input tars of a run: a path or the address of an object, a glob, or a brace pattern.
 //!
 //! The list is made once and kept, so that what a part number means never changes.
 
-use std::path::{Path, PathBuf};
-
-use globset::GlobBuilder;
+use globset::{GlobBuilder, GlobMatcher};
 use serde::{Deserialize, Serialize};
 
-/// Braces may not stand for more paths than this.
-const MAX_EXPANSION: usize = 1_000_000;
+use crate::buckets::Buckets;
+use crate::error::StoreError;
+
+mod braces;
+mod bucket;
+mod local;
+
+const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// The input tars of a run, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,7 +24,7 @@ pub struct Inputs {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InputTar {
-    /// Absolute path.
+    /// Absolute path, or the address of an object: `s3://bucket/key`.
     pub uri: String,
     pub bytes: u64,
 }
@@ -40,6 +44,13 @@ pub enum InputsError {
     #[error("dataset pattern `{pattern}`: {reason}")]
     Pattern { pattern: String, reason: String },
 
+    #[error("cannot look for `{address}`: {source}")]
+    Store {
+        address: String,
+        #[source]
+        source: Box<StoreError>,
+    },
+
     #[error("cannot look into `{path}`: {source}")]
     Io {
         path: String,
@@ -48,145 +59,87 @@ pub enum InputsError {
     },
 }
 
-/// Lists the tars that `pattern` stands for, sorted by path, each once.
+/// Lists the tars on this machine that `pattern` stands for, sorted by path, each once.
 ///
 /// `{000000..000041}` and `{a,b}` stand for one path each, and every one must exist; `*`, `?`,
 /// `[…]` and `**` match what is there.
 pub fn find_inputs(pattern: &str) -> Result<Inputs, InputsError> {
+    if is_address(pattern) {
+        let reason = "it lies on the network, and only files of this machine are looked for here";
+        return Err(InputsError::Pattern {
+            pattern: pattern.to_owned(),
+            reason: reason.to_owned(),
+        });
+    }
     let plain = pattern.strip_prefix("file://").or_else(|| pattern.strip_prefix("file:"));
     let mut tars = Vec::new();
     for path in expand(pattern, plain.unwrap_or(pattern))? {
-        let path = absolute(&path)?;
-        if path.contains(['*', '?', '[']) {
-            tars.extend(glob(&path)?);
+        let path = local::absolute(&path)?;
+        if has_wildcard(&path) {
+            tars.extend(local::glob(&path)?);
         } else {
-            tars.push(literal(path)?);
+            tars.push(local::literal(path)?);
         }
     }
-    tars.sort_by(|a, b| a.uri.cmp(&b.uri));
-    tars.dedup_by(|a, b| a.uri == b.uri);
-    Ok(Inputs { tars })
+    Ok(in_order(tars))
 }
 
-fn absolute(path: &str) -> Result<String, InputsError> {
-    let absolute = std::path::absolute(path)
-        .map_err(|source| InputsError::Io { path: path.to_owned(), source })?;
-    absolute.into_os_string().into_string().map_err(|path| InputsError::Pattern {
-        pattern: path.to_string_lossy().into_owned(),
-        reason: "the path is not UTF-8".to_owned(),
+/// The same for files and for objects: `s3://bucket/path/{000..041}.tar`, `gs://…`, `az://…`.
+///
+/// The bucket's name has no wildcards. A glob costs a listing of the folder above its first wildcard.
+pub async fn find_inputs_in(pattern: &str, buckets: &Buckets) -> Result<Inputs, InputsError> {
+    if is_address(pattern) {
+        let addresses = expand(pattern, pattern)?;
+        return Ok(in_order(bucket::find(buckets, &addresses).await?));
+    }
+    let owned = pattern.to_owned();
+    let found = tokio::task::spawn_blocking(move || find_inputs(&owned)).await;
+    found.map_err(|error| InputsError::Io {
+        path: pattern.to_owned(),
+        source: std::io::Error::other(error),
+    })?
+}
+
+fn is_address(pattern: &str) -> bool {
+    pattern.contains("://") && !pattern.starts_with("file:")
+}
+
+fn in_order(mut tars: Vec<InputTar>) -> Inputs {
+    tars.sort_by(|a, b| a.uri.cmp(&b.uri));
+    tars.dedup_by(|a, b| a.uri == b.uri);
+    Inputs { tars }
+}
+
+fn expand(pattern: &str, text: &str) -> Result<Vec<String>, InputsError> {
+    braces::expand(text).map_err(|reason| InputsError::Pattern {
+        pattern: pattern.to_owned(),
+        reason: reason.to_owned(),
     })
 }
 
-fn literal(path: String) -> Result<InputTar, InputsError> {
-    match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_dir() => Err(InputsError::IsFolder { path }),
-        Ok(meta) => Ok(InputTar { bytes: meta.len(), uri: path }),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-            Err(InputsError::Missing { path })
-        }
-        Err(source) => Err(InputsError::Io { path, source }),
-    }
+fn has_wildcard(path: &str) -> bool {
+    path.contains(WILDCARDS)
 }
 
-fn glob(pattern: &str) -> Result<Vec<InputTar>, InputsError> {
-    let matcher = GlobBuilder::new(pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| InputsError::Pattern {
-            pattern: pattern.to_owned(),
-            reason: error.kind().to_string(),
-        })?
-        .compile_matcher();
-    // The folder above the first segment with a wildcard is where to look.
-    let fixed = pattern.find(['*', '?', '[']).unwrap_or(pattern.len());
-    let folder = &pattern[..pattern[..fixed].rfind('/').unwrap_or(0)];
-    let folder = if folder.is_empty() { "/" } else { folder };
-    if !Path::new(folder).exists() {
-        return Err(InputsError::Missing { path: folder.to_owned() });
-    }
-    let levels = if pattern.contains("**") {
-        usize::MAX
-    } else {
-        pattern[folder.len()..].matches('/').count().max(1)
-    };
-    let mut found = Vec::new();
-    walk(Path::new(folder), levels, &mut |path, bytes| {
-        if let Some(uri) = path.to_str().filter(|path| matcher.is_match(path)) {
-            found.push(InputTar { uri: uri.to_owned(), bytes });
-        }
-    })?;
-    if found.is_empty() {
-        let (pattern, folder) = (pattern.to_owned(), folder.to_owned());
-        return Err(InputsError::NothingMatched { pattern, folder });
-    }
-    Ok(found)
+/// The folder above the first segment with a wildcard is where to look.
+fn fixed_folder(pattern: &str) -> &str {
+    let fixed = pattern.find(WILDCARDS).unwrap_or(pattern.len());
+    &pattern[..pattern[..fixed].rfind('/').unwrap_or(0)]
 }
 
-/// Calls `visit` with every file at most `levels` deep. Linked folders are not entered.
-fn walk(
-    folder: &Path,
-    levels: usize,
-    visit: &mut impl FnMut(PathBuf, u64),
-) -> Result<(), InputsError> {
-    let unreadable = |source| InputsError::Io { path: folder.display().to_string(), source };
-    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
-        let entry = entry.map_err(unreadable)?;
-        if entry.file_type().map_err(unreadable)?.is_dir() {
-            if levels > 1 {
-                walk(&entry.path(), levels - 1, visit)?;
-            }
-        } else if let Ok(meta) = std::fs::metadata(entry.path())
-            && meta.is_file()
-        {
-            visit(entry.path(), meta.len());
-        }
-    }
-    Ok(())
-}
-
-/// Writes out the braces of `text`.
-fn expand(pattern: &str, text: &str) -> Result<Vec<String>, InputsError> {
-    let wrong = |reason: &str| InputsError::Pattern {
+fn matcher(pattern: &str) -> Result<GlobMatcher, InputsError> {
+    let glob = GlobBuilder::new(pattern).literal_separator(true).build();
+    let glob = glob.map_err(|error| InputsError::Pattern {
         pattern: pattern.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let Some(open) = text.find('{') else {
-        return Ok(vec![text.to_owned()]);
-    };
-    let close = text[open..].find('}').ok_or_else(|| wrong("a `{` has no `}`"))? + open;
-    let inner = &text[open + 1..close];
-    if inner.contains('{') {
-        return Err(wrong("braces within braces are not supported"));
-    }
-    let choices = match inner.split_once("..") {
-        Some((from, to)) => {
-            range(from, to).ok_or_else(|| wrong("a range is written `{000000..000041}`"))?
-        }
-        None => inner.split(',').map(str::to_owned).collect(),
-    };
-    let mut paths = Vec::new();
-    for rest in expand(pattern, &text[close + 1..])? {
-        for choice in &choices {
-            paths.push(format!("{}{choice}{rest}", &text[..open]));
-        }
-        if paths.len() > MAX_EXPANSION {
-            return Err(wrong("it stands for more than a million paths"));
-        }
-    }
-    Ok(paths)
-}
-
-/// The numbers `from ..= to`, as wide as `from` is written.
-fn range(from: &str, to: &str) -> Option<Vec<String>> {
-    let (first, last): (u64, u64) = (from.parse().ok()?, to.parse().ok()?);
-    let count = usize::try_from(last.checked_sub(first)?).ok()?;
-    let width = from.len();
-    (count < MAX_EXPANSION)
-        .then(|| (first..=last).map(|number| format!("{number:0width$}")).collect())
+        reason: error.kind().to_string(),
+    })?;
+    Ok(glob.compile_matcher())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn folder_with(names: &[&str]) -> tempfile::TempDir {

@@ -63,9 +63,19 @@ pub fn router_manifest(run: &RunName) -> String {
     stage_manifest(run, Stage::Cluster, 0)
 }
 
+/// The list of unusable pairs, by cause.
+pub fn unusable(run: &RunName) -> String {
+    format!("{}/unusable.json", stage_part(run, Stage::Catalog, 0))
+}
+
+/// Folder of everything the gangs of a model leave behind.
+pub fn model(run: &RunName, model: ModelId) -> String {
+    format!("runs/{run}/models/{model}")
+}
+
 /// Folder of what one gang of a model leaves behind.
 pub fn gang(run: &RunName, model: ModelId, incarnation: Incarnation) -> String {
-    format!("runs/{run}/models/{model}/gang-{incarnation}")
+    format!("{}/gang-{incarnation}", self::model(run, model))
 }
 
 /// Folder of one checkpoint.

@@ -6,6 +6,10 @@
 //!
 //! Nothing here knows what a training step or a picture is.
 
+mod answer;
+mod backend;
+mod buckets;
+mod check;
 pub mod checkpoint;
 #[cfg(test)]
 mod conformance;
@@ -14,13 +18,22 @@ mod digest;
 mod error;
 pub mod inputs;
 pub mod keys;
+mod options;
+mod reader;
+mod relay;
+mod retry;
 mod store;
 mod transfer;
+mod upload;
 
+pub use buckets::Buckets;
 pub use checkpoint::CheckpointManifest;
-pub use data::{DataManifest, DataShard};
+pub use data::{DataManifest, DataShard, ForeignShard};
 pub use digest::{Hashing, digest};
 pub use error::StoreError;
-pub use inputs::{InputTar, Inputs, InputsError, find_inputs};
-pub use store::{Entry, Store};
+pub use inputs::{InputTar, Inputs, InputsError, find_inputs, find_inputs_in};
+pub use options::{Retry, StoreOptions};
+pub use reader::{ObjectReader, ReaderOptions};
+pub use store::{Entry, Store, Version};
 pub use transfer::Part;
+pub use upload::Upload;

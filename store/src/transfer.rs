@@ -7,17 +7,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clade_core::ids::Digest;
-use futures::TryStreamExt;
-use object_store::{MultipartUpload, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 
-use crate::digest::Hashing;
 use crate::error::StoreError;
-use crate::store::{Store, path};
-
-/// Bytes per part of an upload: S3 wants at least 5 MiB.
-const CHUNK: usize = 8 << 20;
+use crate::relay::Relay;
+use crate::store::Store;
+use crate::upload::PART;
 
 /// One file that a manifest names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,20 +28,25 @@ pub struct Part {
 impl Store {
     /// Copies a file to `key`.
     pub async fn upload(&self, file: &Path, key: &str) -> Result<Part, StoreError> {
-        let mut upload = self
-            .backend
-            .put_multipart(&path(key)?)
-            .await
-            .map_err(|error| StoreError::new(key, error))?;
-        match send(upload.as_mut(), file, key).await {
-            Ok((bytes, sha256)) => {
-                let name = key.rsplit('/').next().unwrap_or(key).to_owned();
-                Ok(Part { name, bytes, sha256 })
-            }
-            Err(error) => {
+        let unreadable = |error| StoreError::from_io(file.display().to_string(), error);
+        let mut source = tokio::fs::File::open(file).await.map_err(unreadable)?;
+        source.set_max_buf_size(PART);
+        let mut upload = self.begin_upload(key).await?;
+        loop {
+            let mut chunk = Vec::with_capacity(PART);
+            let read = (&mut source).take(PART as u64).read_to_end(&mut chunk).await;
+            let last = chunk.len() < PART;
+            let written = match read {
+                Ok(_) => upload.write_bytes(Bytes::from(chunk)).await,
+                Err(error) => Err(unreadable(error)),
+            };
+            if let Err(error) = written {
                 // What is left is invisible; the first error is the one to tell.
                 let _ = upload.abort().await;
-                Err(error)
+                return Err(error);
+            }
+            if last {
+                return upload.finish().await;
             }
         }
     }
@@ -76,48 +77,18 @@ impl Store {
     }
 }
 
-async fn send(
-    upload: &mut dyn MultipartUpload,
-    file: &Path,
-    key: &str,
-) -> Result<(u64, Digest), StoreError> {
-    let unreadable = |error| StoreError::from_io(file.display().to_string(), error);
-    let refused = |error| StoreError::new(key, error);
-    let mut source = tokio::fs::File::open(file).await.map_err(unreadable)?;
-    let mut hash = Hashing::new(std::io::sink());
-    loop {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        (&mut source).take(CHUNK as u64).read_to_end(&mut chunk).await.map_err(unreadable)?;
-        if chunk.is_empty() && hash.bytes() > 0 {
-            break;
-        }
-        std::io::Write::write_all(&mut hash, &chunk).map_err(unreadable)?;
-        let last = chunk.len() < CHUNK;
-        upload.put_part(Bytes::from(chunk).into()).await.map_err(refused)?;
-        if last {
-            break;
-        }
-    }
-    upload.complete().await.map_err(refused)?;
-    let (_, bytes, digest) = hash.finish();
-    Ok((bytes, digest))
-}
-
 async fn receive(store: &Store, key: &str, file: &Path) -> Result<Digest, StoreError> {
     let unwritable = |error| StoreError::from_io(file.display().to_string(), error);
-    let refused = |error| StoreError::new(key, error);
-    let mut stream = store.backend.get(&path(key)?).await.map_err(refused)?.into_stream();
+    let mut reader = store.reader(key, ..).await?;
     if let Some(folder) = file.parent() {
         tokio::fs::create_dir_all(folder).await.map_err(unwritable)?;
     }
-    let mut target = tokio::fs::File::create(file).await.map_err(unwritable)?;
-    let mut hash = Hashing::new(std::io::sink());
-    while let Some(chunk) = stream.try_next().await.map_err(refused)? {
-        std::io::Write::write_all(&mut hash, &chunk).map_err(unwritable)?;
-        target.write_all(&chunk).await.map_err(unwritable)?;
+    let target = tokio::fs::File::create(file).await.map_err(unwritable)?.into_std().await;
+    let mut relay = Relay::new(target);
+    while let Some(chunk) = reader.next().await? {
+        relay.pass(vec![chunk]).await.map_err(unwritable)?;
     }
-    target.flush().await.map_err(unwritable)?;
-    let (_, _, digest) = hash.finish();
+    let (_, _, digest) = relay.finish().await.map_err(unwritable)?;
     Ok(digest)
 }
 

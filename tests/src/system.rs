@@ -206,12 +206,29 @@ pub fn processes_naming(marker: &str) -> anyhow::Result<Vec<(i32, String)>> {
     Ok(found)
 }
 
+/// `clade` with these variables in its environment.
+pub fn clade_with(environment: &[(&str, String)]) -> anyhow::Result<Command> {
+    let mut command = clade()?;
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    Ok(command)
+}
+
 /// Runs `clade up -f` to its end.
 pub fn up_to_the_end(folder: &Path, document: &str) -> anyhow::Result<Output> {
+    up_with(folder, document, &[])
+}
+
+/// The same with variables in its environment.
+pub fn up_with(
+    folder: &Path,
+    document: &str,
+    environment: &[(&str, String)],
+) -> anyhow::Result<Output> {
+    std::fs::create_dir_all(folder)?;
     let path = folder.join("run.yaml");
     std::fs::write(&path, document)?;
     let listen = format!("127.0.0.1:{}", free_port()?);
-    Ok(clade()?
+    Ok(clade_with(environment)?
         .args(["up", "--workers", "2", "--threads-per-rank", "1", "--plain", "--listen", &listen])
         .arg("--data")
         .arg(folder.join("data"))

@@ -159,6 +159,7 @@ spec:
     microBatch: 16
     seedSteps: {seed_steps}
     expertSteps: {expert_steps}
+    oocRatio: 5%
     learningRate: {{peak: 1e-3, warmup: 10}}
     checkpoint: {{every: 500ms, keep: 3}}
     baselines: [dense]

@@ -29,6 +29,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
+use crate::rank::CacheChoice;
 use child::Settings;
 use fences::Fences;
 use slots::Slots;
@@ -49,6 +50,8 @@ pub struct Options {
     pub threads_per_rank: u32,
     /// `auto`, `cpu` or `cuda:N`, for the ranks.
     pub device: String,
+    /// Where ranks keep tars of an object store.
+    pub cache: CacheChoice,
     /// Leave when stdin ends: whoever supervises this agent is gone.
     pub exit_with_stdin: bool,
     pub stall_after: Duration,
@@ -78,6 +81,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         state: state.clone(),
         threads_per_rank: options.threads_per_rank,
         device: options.device.clone(),
+        cache: options.cache.clone(),
         stall_after: options.stall_after,
         silent_after: options.silent_after,
     });

@@ -5,6 +5,7 @@
 //! through the same engine as what a gang trains.
 
 mod bench;
+mod bench_data;
 mod devices;
 mod encode;
 mod new_model;
@@ -23,6 +24,7 @@ use clade_model::{fallible, folder, threads};
 use serde::Serialize;
 
 pub use bench::{BenchArgs, run as bench};
+pub use bench_data::{BenchDataArgs, run as bench_data};
 pub use devices::run as devices;
 pub use encode::{EncodeArgs, run as encode};
 pub use new_model::{NewModelArgs, run as new_model};

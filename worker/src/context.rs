@@ -9,6 +9,7 @@ use clade_core::job::{Failure, JobFile};
 use clade_core::plan::Plan;
 use clade_core::spec::{self, RunSpec};
 use clade_model::device::{DeviceChoice, Placement, Precision};
+use clade_pairs::Cache;
 use clade_store::{Inputs, Store};
 use tokio::runtime::Handle;
 
@@ -28,6 +29,8 @@ pub struct Context {
     pub device: DeviceChoice,
     /// The slot of the agent that this rank has: it takes the GPU of that number.
     pub slot: u32,
+    /// Keeps tars of an object store on this machine's disk.
+    pub cache: Option<Arc<Cache>>,
     pub reporter: Arc<dyn Reporter>,
     pub stop: Arc<AtomicBool>,
     pub runtime: Handle,

@@ -8,7 +8,6 @@ pub mod agent;
 pub mod by_hand;
 pub mod collective;
 pub mod context;
-pub mod data;
 pub mod embed_classes;
 pub mod pipe;
 pub mod rank;

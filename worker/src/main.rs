@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clade_core::spec::Count;
 use clade_model::device::{self, DeviceChoice};
 use clade_worker::{agent, by_hand, embed_classes, rank};
 use clap::{Parser, Subcommand};
@@ -53,6 +54,8 @@ enum Command {
         /// Where models compute: `auto`, `cpu`, `cuda` or `cuda:N`.
         #[arg(long, default_value = "auto")]
         device: DeviceChoice,
+        #[command(flatten)]
+        cache: CacheArguments,
     },
     Encode(Box<by_hand::EncodeArgs>),
     Train(Box<by_hand::TrainArgs>),
@@ -62,6 +65,7 @@ enum Command {
     /// The CPU's line says why there is no GPU, if there is none.
     Devices,
     Bench(by_hand::BenchArgs),
+    BenchData(by_hand::BenchDataArgs),
     /// Embeds class names and prompts for a bundle's `route.py`.
     EmbedClasses(embed_classes::EmbedClassesArgs),
     /// One rank, as an agent starts it: speaks on stdin and stdout.
@@ -76,7 +80,28 @@ enum Command {
         device: DeviceChoice,
         #[arg(long, default_value_t = 0)]
         slot: u32,
+        #[command(flatten)]
+        cache: CacheArguments,
     },
+}
+
+/// Where tars of an object store are kept on this machine.
+#[derive(Debug, clap::Args)]
+struct CacheArguments {
+    /// Folder for copies of tars that lie in an object store; several agents may share it
+    /// [default: for an agent, `cache` in its own folder; by hand, none].
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Bytes it may hold; what was used longest ago goes first.
+    #[arg(long, value_name = "SIZE", default_value = "50G")]
+    cache_size: Count,
+}
+
+impl CacheArguments {
+    fn choice(self) -> Option<rank::CacheChoice> {
+        let Self { cache, cache_size } = self;
+        cache.map(|folder| rank::CacheChoice { folder, bytes: cache_size.0 })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -100,6 +125,8 @@ struct AgentArguments {
     /// CPU), `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    #[command(flatten)]
+    cache: CacheArguments,
     /// Leave when stdin ends: for a supervisor that must not leave orphans.
     #[arg(long)]
     exit_with_stdin: bool,
@@ -121,12 +148,14 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     match command {
         Command::Agent(arguments) => run_agent(arguments),
-        Command::Run { job, scratch, threads, device } => {
+        Command::Run { job, scratch, threads, device, cache } => {
             // A folder of its own: it is emptied before and after.
             let scratch = scratch
                 .unwrap_or_else(std::env::temp_dir)
                 .join(format!("clade-rank-{}", std::process::id()));
-            let outcome = rank::by_hand(&job, rank::Place { scratch, threads, device, slot: 0 });
+            let cache = cache.choice();
+            let place = rank::Place { scratch, threads, device, slot: 0, cache };
+            let outcome = rank::by_hand(&job, place);
             print_outcome(&outcome);
             rank::exit_code(&outcome)
         }
@@ -139,8 +168,10 @@ fn main() -> ExitCode {
         Command::NewModel(arguments) => report(by_hand::new_model(&arguments)),
         Command::Devices => report(by_hand::devices()),
         Command::Bench(arguments) => report(by_hand::bench(&arguments)),
-        Command::Rank { job, scratch, threads, device, slot } => {
-            rank::serve(&job, rank::Place { scratch, threads, device, slot })
+        Command::BenchData(arguments) => report(by_hand::bench_data(&arguments)),
+        Command::Rank { job, scratch, threads, device, slot, cache } => {
+            let cache = cache.choice();
+            rank::serve(&job, rank::Place { scratch, threads, device, slot, cache })
         }
     }
 }
@@ -158,10 +189,16 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         state,
         threads_per_rank,
         device,
+        cache,
         exit_with_stdin,
         stall_after,
         silent_after,
     } = arguments;
+    let CacheArguments { cache, cache_size } = cache;
+    let cache = rank::CacheChoice {
+        folder: cache.unwrap_or_else(|| state.join("cache")),
+        bytes: cache_size.0,
+    };
     let options = agent::Options {
         coordinator,
         name,
@@ -169,6 +206,7 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         state,
         threads_per_rank,
         device: device.to_string(),
+        cache,
         exit_with_stdin,
         stall_after,
         silent_after,

@@ -19,6 +19,7 @@ use clade_core::job::{Failure, JobFile, Outcome};
 use clade_core::plan::Plan;
 use clade_core::spec::RunSpec;
 use clade_model::device::DeviceChoice;
+use clade_pairs::Cache;
 use clade_store::{Inputs, Store, StoreError, keys};
 use nix::sys::signal::{Signal, raise};
 use tokio::runtime::{Builder, Runtime};
@@ -43,6 +44,15 @@ pub struct Place {
     pub device: DeviceChoice,
     /// The agent's slot; 0 by hand.
     pub slot: u32,
+    pub cache: Option<CacheChoice>,
+}
+
+/// Where tars of an object store are kept on this machine.
+#[derive(Clone, Debug)]
+pub struct CacheChoice {
+    pub folder: PathBuf,
+    /// Bytes it may hold.
+    pub bytes: u64,
 }
 
 /// Does the work of `job_file` as an agent's child.
@@ -162,7 +172,7 @@ fn prepare(
     place: &Place,
     uplink: &Arc<Uplink>,
 ) -> Result<(Runtime, Context), Failure> {
-    let Place { scratch, threads: _, device, slot } = place.clone();
+    let Place { scratch, threads: _, device, slot, cache } = place.clone();
     let scratch_failed = |error: io::Error| Failure::Storage {
         message: format!("cannot empty {}: {error}", scratch.display()),
     };
@@ -180,6 +190,12 @@ fn prepare(
             rank: job.rank,
             message: format!("cannot start a runtime: {error}"),
         })?;
+    let cache = cache.map(|CacheChoice { folder, bytes }| {
+        Cache::open(&folder, bytes).map(Arc::new).map_err(|error| Failure::Storage {
+            message: format!("cannot open the cache in {}: {error}", folder.display()),
+        })
+    });
+    let cache = cache.transpose()?;
     let store = Store::open(&job.store)?;
     let read = async {
         let (spec, _) = store.get_manifest::<RunSpec>(&keys::spec(&job.run)).await?;
@@ -191,6 +207,10 @@ fn prepare(
             message: format!("{} holds no run `{}`: `{key}` is missing", job.store, job.run),
         },
         StoreError::Unsupported { .. }
+        | StoreError::Denied { .. }
+        | StoreError::Unusable { .. }
+        | StoreError::Changed { .. }
+        | StoreError::Conflict { .. }
         | StoreError::AlreadyExists { .. }
         | StoreError::Damaged { .. }
         | StoreError::Malformed { .. }
@@ -209,6 +229,7 @@ fn prepare(
         scratch,
         device,
         slot,
+        cache,
         reporter: Arc::clone(uplink) as _,
         stop: uplink.stop_flag(),
         runtime: runtime.handle().clone(),

@@ -16,4 +16,6 @@ pub(crate) mod seal;
 pub(crate) mod shard;
 
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod tests;

@@ -38,7 +38,7 @@ pub fn run(context: &Context, model: ModelId, uplink: &Arc<Uplink>) -> Result<Co
     } else {
         None
     };
-    let loader = feed::open(context, &course)?;
+    let loader = feed::open(context, &course, course.placement.device)?;
     let trainer = trainer.with_options(course.options);
     let (device, options) = (device::label(course.placement.device), course.options);
     tracing::info!(device, precision = %course.placement.precision, ?options, "training");

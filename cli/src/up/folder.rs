@@ -44,6 +44,11 @@ pub(super) enum FolderError {
          by hand", path.display(), victim.display()
     )]
     Elsewhere { path: PathBuf, victim: PathBuf },
+    #[error(
+        "--fresh removes nothing in a bucket: remove {folder} there yourself, or choose another \
+         metadata.name"
+    )]
+    InBucket { folder: String },
     #[error("the folder's name is not UTF-8: {}", .0.display())]
     Name(PathBuf),
     #[error("cannot {what} {}", path.display())]
@@ -113,7 +118,10 @@ impl DataFolder {
     ///
     /// Judges everything before it removes anything.
     pub(super) fn clear(&self, document: &Document) -> Result<(), FolderError> {
-        let artefacts = document.run_folder().filter(|it| it.exists());
+        let Some(folder) = document.run_folder() else {
+            return Err(FolderError::InBucket { folder: document.run_address() });
+        };
+        let artefacts = Some(folder).filter(|it| it.exists());
         if let Some(victim) = &artefacts {
             let real = victim.canonicalize().map_err(io_error("resolve", victim))?;
             let path = self.path.clone();
@@ -148,6 +156,11 @@ impl DataFolder {
 
     pub(super) fn coordinator(&self) -> String {
         self.text("coordinator")
+    }
+
+    /// Copies of tars that lie in a bucket: for all workers of this machine.
+    pub(super) fn cache(&self) -> String {
+        self.text("cache")
     }
 
     pub(super) fn worker(&self, name: &str) -> String {

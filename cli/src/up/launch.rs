@@ -51,6 +51,7 @@ impl Launch {
                     ("--name", name.clone()),
                     ("--slots", self.slots.to_string()),
                     ("--state", folder.worker(&name)),
+                    ("--cache", folder.cache()),
                     ("--threads-per-rank", threads.to_string()),
                 ];
                 let flags = flags.into_iter().flat_map(|(key, value)| [key.to_owned(), value]);

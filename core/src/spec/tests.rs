@@ -98,13 +98,15 @@ fn a_rule_that_is_broken_is_told_with_its_key() {
     );
     refused(
         "file:./clade-data",
-        "s3://bucket/x",
-        &expect!["spec.store: `s3://bucket/x` is not supported yet; write `file:` and a path"],
+        "ftp://host/x",
+        &expect![
+            "spec.store: `ftp://host/x` is not supported; write `file:` and a path, or `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`"
+        ],
     );
     refused(
         "oocRatio: 0%",
-        "oocRatio: 2%",
-        &expect!["spec.training.oocRatio: foreign pairs are not supported yet; write 0%"],
+        "oocRatio: 60%",
+        &expect!["spec.training.oocRatio: must be at most 50%; 2% is usual"],
     );
     refused(
         "fine: 64",

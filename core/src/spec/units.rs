@@ -18,6 +18,15 @@ pub struct Share(pub f64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(u64);
 
+impl std::str::FromStr for Count {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no count: write 200, 64k, 64M or 2G");
+        parse_count(text).map(Self).ok_or_else(wrong)
+    }
+}
+
 impl Span {
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)

@@ -5,9 +5,10 @@ use super::{ExpertSteps, RunSpec, Share, Spec};
 impl RunSpec {
     pub(super) fn validate(&self) -> Result<(), String> {
         let Spec { store, clusters, training, gangs, model, evaluation, .. } = &self.spec;
-        if !store.starts_with("file:") {
+        if !["file:", "s3://", "gs://", "az://"].iter().any(|scheme| store.starts_with(scheme)) {
             return Err(format!(
-                "spec.store: `{store}` is not supported yet; write `file:` and a path"
+                "spec.store: `{store}` is not supported; write `file:` and a path, or \
+                 `s3://bucket/prefix`, `gs://bucket/prefix`, `az://container/prefix`"
             ));
         }
         let positive = [
@@ -59,10 +60,8 @@ impl RunSpec {
             }
             ExpertSteps::Equal(_) | ExpertSteps::Proportional { .. } => (),
         }
-        if training.ooc_ratio != Share(0.0) {
-            return Err(
-                "spec.training.oocRatio: foreign pairs are not supported yet; write 0%".to_owned()
-            );
+        if training.ooc_ratio > Share(0.5) {
+            return Err("spec.training.oocRatio: must be at most 50%; 2% is usual".to_owned());
         }
         if !(training.learning_rate.peak.is_finite() && training.learning_rate.peak > 0.0) {
             return Err("spec.training.learningRate.peak: must be above 0".to_owned());

@@ -21,8 +21,35 @@ pub(crate) fn values_mut(tensor: &mut Tensor) -> &mut [f32] {
     unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), length) }
 }
 
+/// The bytes of a contiguous u8 tensor on the CPU, pinned or not.
+pub(crate) fn bytes(tensor: &Tensor) -> &[u8] {
+    let length = check_kind(tensor, Kind::Uint8);
+    if length == 0 {
+        // Its pointer is none.
+        return &[];
+    }
+    // SAFETY: as in `values`, of bytes.
+    unsafe { std::slice::from_raw_parts(tensor.data_ptr().cast::<u8>(), length) }
+}
+
+/// The bytes of a contiguous u8 tensor on the CPU, pinned or not, to be changed in place.
+///
+/// A copy to a device that was queued reads them when it gets there: whoever sends them writes no more.
+pub(crate) fn bytes_mut(tensor: &mut Tensor) -> &mut [u8] {
+    let length = check_kind(tensor, Kind::Uint8);
+    if length == 0 {
+        return &mut [];
+    }
+    // SAFETY: as in `values_mut`, of bytes.
+    unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<u8>(), length) }
+}
+
 fn check(tensor: &Tensor) -> usize {
-    assert_eq!(tensor.kind(), Kind::Float, "only f32 tensors can be seen as slices");
+    check_kind(tensor, Kind::Float)
+}
+
+fn check_kind(tensor: &Tensor, kind: Kind) -> usize {
+    assert_eq!(tensor.kind(), kind, "only tensors of {kind:?} can be seen as such slices");
     assert_eq!(tensor.device(), Device::Cpu, "only tensors in host memory can be seen as slices");
     assert!(tensor.is_contiguous(), "only contiguous tensors can be seen as slices");
     tensor.numel()

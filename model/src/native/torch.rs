@@ -30,6 +30,7 @@ unsafe extern "C" {
         index: c_int,
         made: *mut *mut C_tensor,
     ) -> *mut c_char;
+    fn clade_pinned(count: i64, made: *mut *mut C_tensor) -> *mut c_char;
     fn clade_fused_adamw(
         param: *const C_tensor,
         gradient: *const C_tensor,
@@ -106,6 +107,20 @@ pub(crate) fn grad(
 /// - returns `[numbers]` u8
 pub(crate) fn upload_bytes(numbers: &[u8], index: usize) -> Result<Tensor, NativeError> {
     upload(numbers.as_ptr().cast(), numbers.len(), numbers.len(), false, index)
+}
+
+/// Host memory that a CUDA device fetches from by itself; what it holds is left to chance.
+///
+/// # Shapes
+///
+/// - returns `[count]` u8
+pub(crate) fn pinned_bytes(count: usize) -> Result<Tensor, NativeError> {
+    let count = i64::try_from(count).expect("a batch fits memory");
+    let mut made = std::ptr::null_mut();
+    // SAFETY: the other side writes one pointer.
+    check(unsafe { clade_pinned(count, &raw mut made) })?;
+    // SAFETY: without an error it is a new tensor that is ours to free.
+    Ok(unsafe { Tensor::from_ptr(made) })
 }
 
 /// Copies whole numbers to a CUDA device without waiting for it.

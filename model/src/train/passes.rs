@@ -7,12 +7,13 @@
 
 use std::ops::Range;
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use super::gradients::Gradients;
 use crate::chain;
 use crate::clip::{ClipModel, LOGIT_SCALE};
 use crate::native::{self, NativeError};
+use crate::pixels::Pixels;
 use crate::text::{Captions, TOKEN_EMBEDDING};
 
 /// Some pairs of a rank's batch, on the model's device.
@@ -59,18 +60,15 @@ impl Micro {
     /// Puts pairs `range` on the device; nobody waits for a GPU.
     pub(super) fn upload(
         model: &ClipModel,
-        pixels: &[u8],
+        pixels: &Pixels,
         tokens: &[i64],
         range: Range<usize>,
     ) -> Result<Self, NativeError> {
         let (size, context) = (model.config().image_size(), model.config().context_length());
         let side = i64::try_from(size).expect("a picture's side is small");
         let per_picture = 3 * size * size;
-        let pixels = &pixels[range.start * per_picture..range.end * per_picture];
-        let pixels = match model.device() {
-            Device::Cuda(index) => native::upload_bytes(pixels, index)?,
-            Device::Cpu | Device::Mps | Device::Vulkan => Tensor::from_slice(pixels),
-        };
+        let bytes = range.start * per_picture..range.end * per_picture;
+        let pixels = pixels.send(bytes, model.device())?;
         let pixels = pixels.view([-1, 3, side, side]);
         let tokens = &tokens[range.start * context..range.end * context];
         Ok(Self { range, pixels, captions: model.text().prepare(tokens, context) })

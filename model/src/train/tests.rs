@@ -25,7 +25,7 @@ fn golden_batch(tensors: &[(String, Tensor)]) -> Batch {
     let pixels = find(tensors, "pixels").reshape([-1]);
     let tokens = find(tensors, "tokens").reshape([-1]);
     Batch {
-        pixels: Vec::<u8>::try_from(pixels).unwrap(),
+        pixels: Vec::<u8>::try_from(pixels).unwrap().into(),
         tokens: Vec::<i64>::try_from(tokens).unwrap(),
         valid: vec![true; 6],
     }
@@ -68,7 +68,9 @@ fn fifty_steps_on_changing_batches_equal_those_of_open_clip() {
     let tensors = golden_tensors();
     let batches: Vec<Batch> = (0..5)
         .map(|batch| Batch {
-            pixels: Vec::try_from(find(&tensors, "train.pixels").get(batch).reshape([-1])).unwrap(),
+            pixels: Vec::<u8>::try_from(find(&tensors, "train.pixels").get(batch).reshape([-1]))
+                .unwrap()
+                .into(),
             tokens: Vec::try_from(find(&tensors, "train.tokens").get(batch).reshape([-1])).unwrap(),
             valid: vec![true; 6],
         })
@@ -166,7 +168,7 @@ impl Collective for Channels {
 /// Pairs `range` of the golden batch.
 fn part(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     Batch {
-        pixels: batch.pixels[range.start * 768..range.end * 768].to_vec(),
+        pixels: batch.pixels[range.start * 768..range.end * 768].to_vec().into(),
         tokens: batch.tokens[range.start * 9..range.end * 9].to_vec(),
         valid: batch.valid[range].to_vec(),
     }
@@ -356,7 +358,10 @@ fn every_kind_of_tower_has_the_same_gradient_with_and_without_recomputation() {
     let configs: serde_json::Value =
         serde_json::from_str(include_str!("../../tests/golden/variants.json")).unwrap();
     let batch = Batch {
-        pixels: (0..4 * 192).map(|i| u8::try_from(i * 7919 % 251).unwrap()).collect(),
+        pixels: (0..4 * 192)
+            .map(|i| u8::try_from(i * 7919 % 251).unwrap())
+            .collect::<Vec<_>>()
+            .into(),
         tokens: vec![
             10, 3, 11, 0, 0, 0, 10, 7, 4, 7, 11, 0, 10, 1, 2, 3, 4, 11, 10, 5, 7, 11, 0, 0,
         ],
@@ -447,7 +452,7 @@ fn a_batch_without_a_valid_pair_is_refused() {
     batch.valid.fill(false);
     let error = golden_trainer().step(&batch, &mut Solo).unwrap_err();
     assert!(matches!(error, StepError::NoValidPairs { step: 0 }), "{error}");
-    batch.pixels.pop();
+    batch.pixels = batch.pixels[1..].to_vec().into();
     let error = golden_trainer().step(&batch, &mut Solo).unwrap_err().to_string();
     assert!(error.contains("pixels hold 4607 values where 4608 are due"), "{error}");
 }
@@ -520,7 +525,7 @@ fn the_tiny_preset_learns_a_batch_by_heart() {
     for (pair, row) in tokens.chunks_mut(16).enumerate() {
         row[..3].copy_from_slice(&[49_406, 1000 + i64::try_from(pair).unwrap(), 49_407]);
     }
-    let pixels = (0..pairs * 3 * 32 * 32).map(noise).collect();
+    let pixels = (0..pairs * 3 * 32 * 32).map(noise).collect::<Vec<_>>().into();
     let batch = Batch { pixels, tokens, valid: vec![true; pairs] };
     let losses: Vec<f64> = (0..25).map(|_| trainer.step(&batch, &mut Solo).unwrap().loss).collect();
     assert!(losses[24] < 0.5 * losses[0], "{losses:?}");

@@ -16,6 +16,7 @@ use clade_store::{Store, keys};
 use tokio::process::{Child, Command};
 
 use super::slots::SlotLock;
+use crate::rank::CacheChoice;
 
 /// What all ranks of an agent have in common.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ pub(super) struct Settings {
     pub(super) threads_per_rank: u32,
     /// As ranks are told it; the agent itself never asks for a device.
     pub(super) device: String,
+    pub(super) cache: CacheChoice,
     /// Without a unit of work done for this long, a rank is stalled.
     pub(super) stall_after: Duration,
     /// Without a sign of life for this long, too.
@@ -84,6 +86,10 @@ pub(super) fn start(
         .arg(&settings.device)
         .arg("--slot")
         .arg(slot.to_string())
+        .arg("--cache")
+        .arg(&settings.cache.folder)
+        .arg("--cache-size")
+        .arg(settings.cache.bytes.to_string())
         .arg(&files.job)
         .env("OMP_NUM_THREADS", settings.threads_per_rank.to_string())
         .env("OMP_WAIT_POLICY", "PASSIVE")

@@ -165,7 +165,7 @@ fn read_batches(path: &Path, config: &ClipConfig) -> anyhow::Result<Vec<Batch>> 
         pixels.data().chunks_exact(batch * 3 * size * size).zip(ids.chunks(batch * context));
     Ok(parts
         .map(|(pixels, tokens)| Batch {
-            pixels: pixels.to_vec(),
+            pixels: pixels.to_vec().into(),
             tokens: tokens.to_vec(),
             valid: vec![true; batch],
         })

@@ -10,14 +10,13 @@ use std::thread;
 
 use anyhow::{Context as _, bail};
 use clade_model::config::ClipConfig;
-use clade_model::preprocess::{DecodeError, decode_rgb};
 use clade_model::tokenizer::Tokenizer;
 use clade_model::train::Batch;
+use clade_pairs::cause::Cause;
+use clade_pairs::index::{PairRow, checksum};
+use clade_pairs::pictures::{DecodeError, decode_rgb};
+use clade_pairs::scan::{ScanOptions, scan};
 use globset::Glob;
-
-use crate::data::cause::Cause;
-use crate::data::index::PairRow;
-use crate::data::scan::scan;
 
 /// Batches ready before they are asked for.
 const AHEAD: usize = 2;
@@ -125,7 +124,8 @@ struct Stream {
 
 impl Stream {
     fn batch(&mut self) -> anyhow::Result<Loaded> {
-        let mut loaded = Loaded { batch: Batch::default(), keys: Vec::new() };
+        let (mut loaded, mut made) =
+            (Loaded { batch: Batch::default(), keys: Vec::new() }, Vec::new());
         while loaded.keys.len() < self.form.batch {
             let (Some(row), Some(file)) = (self.waiting.pop_front(), &self.open) else {
                 self.open_next()?;
@@ -137,14 +137,19 @@ impl Stream {
             let Form { tokenizer, config, max_pixels, .. } = &self.form;
             let caption = row.captions.first().map_or("", String::as_str);
             loaded.batch.tokens.extend(tokenizer.encode_row(caption, config.context_length()));
-            let pixels = eval_pixels(config, &bytes, *max_pixels);
+            let pixels = if checksum(&bytes) == row.checksum {
+                eval_pixels(config, &bytes, *max_pixels)
+            } else {
+                Err(DecodeError::Unreadable("it changed since the tar was scanned".to_owned()))
+            };
             loaded.batch.valid.push(pixels.is_ok());
-            loaded.batch.pixels.extend(pixels.unwrap_or_else(|error| {
+            made.extend(pixels.unwrap_or_else(|error| {
                 tracing::warn!(key = row.key, %error, "a pair is masked out");
                 vec![MASKED_PIXEL; 3 * config.image_size() * config.image_size()]
             }));
             loaded.keys.push(row.key);
         }
+        loaded.batch.pixels = made.into();
         Ok(loaded)
     }
 
@@ -154,7 +159,14 @@ impl Stream {
         }
         let path = self.tars[self.next_tar].clone();
         let cannot = || format!("cannot read {}", path.display());
-        let found = scan(&path, self.form.max_pixels, |_, _| true).with_context(cannot)?;
+        let file = File::open(&path).with_context(cannot)?;
+        let mut rows = VecDeque::new();
+        let keep = |row| {
+            rows.push_back(row);
+            Ok(())
+        };
+        let (name, options) = (path.display().to_string(), ScanOptions::new(self.form.max_pixels));
+        let found = scan(&file, &name, options, keep, |_, _| true).with_context(cannot)?;
         let found = found.context("nobody asked the scan to stop")?;
         for (cause, listed) in found.unusable.by_cause() {
             if cause == Cause::UnreadableTar {
@@ -162,18 +174,20 @@ impl Stream {
                 self.cut_short = Some(path.clone());
             } else if !self.is_told {
                 let (count, cause) = (listed.count, cause.name());
-                tracing::warn!(tar = %path.display(), cause, count, keys = ?listed.keys, "left out");
+                let keys: Vec<_> =
+                    listed.places.iter().filter_map(|it| it.key.as_deref()).collect();
+                tracing::warn!(tar = %path.display(), cause, count, ?keys, "left out");
             }
         }
         self.next_tar = (self.next_tar + 1) % self.tars.len();
         self.is_told |= self.next_tar == 0;
-        self.idle_tars = if found.rows.is_empty() { self.idle_tars + 1 } else { 0 };
+        self.idle_tars = if found.pairs == 0 { self.idle_tars + 1 } else { 0 };
         if self.idle_tars >= self.tars.len() && self.cut_short.is_none() {
             let names: Vec<_> = self.tars.iter().map(|tar| tar.display().to_string()).collect();
             bail!("no usable pair in {}: the causes stand above", names.join(", "));
         }
-        self.open = Some(File::open(&path).with_context(cannot)?);
-        self.waiting = found.rows.into();
+        self.open = Some(file);
+        self.waiting = rows;
         Ok(())
     }
 }

@@ -9,9 +9,9 @@ use clade_model::kmeans::{self, Points};
 
 use super::cluster::read_router;
 use super::commit::{self, CODE_VERSION, Desk};
-use super::embed::{Table, TablesManifest, put_table, read_embeddings};
+use super::embed::{TablesManifest, put_table, read_embeddings};
 use crate::context::{Context, Counts, Ending};
-use crate::data::table::{self, TableError};
+use clade_pairs::table::{self, TableError};
 
 /// Assigns the group `part`.
 pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
@@ -59,20 +59,4 @@ fn encode(keys: &[String], fine: Vec<u32>) -> Result<Vec<u8>, TableError> {
         ("key", Arc::new(StringArray::from_iter_values(keys))),
         ("fine", Arc::new(UInt32Array::from(fine))),
     ])
-}
-
-/// Key and fine centre of each pair of one tar, in the order of its index.
-pub(crate) fn read_assignments(
-    context: &Context,
-    table: &Table,
-) -> Result<Vec<(String, u32)>, Failure> {
-    let key = &table.key;
-    let bytes = context.block_on(context.store.get_verified(key, &table.sha256))?;
-    let mut rows = Vec::new();
-    for batch in table::read(key, bytes)? {
-        let keys = table::column::<StringArray>(key, &batch, "key")?;
-        let fine = table::column::<UInt32Array>(key, &batch, "fine")?;
-        rows.extend(keys.iter().flatten().map(str::to_owned).zip(fine.values().iter().copied()));
-    }
-    Ok(rows)
 }

@@ -7,14 +7,14 @@ use std::collections::HashSet;
 
 use clade_core::ids::Stage;
 use clade_core::job::Failure;
+use clade_pairs::cause::{Cause, Place, Unusable};
+use clade_pairs::index::{Index, IndexWriter};
 use clade_store::{DataManifest, DataShard, keys};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::commit::{self, CODE_VERSION, Desk};
 use super::index::{self, IndexManifest};
 use crate::context::{Context, Counts, Ending};
-use crate::data::cause::{Cause, Unusable};
-use crate::data::index::{decode, encode};
 
 /// Merges every index of the run.
 pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
@@ -49,6 +49,7 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
     desk.commit(&DataManifest {
         pairs,
         shards,
+        foreign: Vec::new(),
         inputs,
         seed: context.spec.spec.seed,
         code_version: CODE_VERSION.to_owned(),
@@ -66,16 +67,18 @@ fn without_duplicates(
 ) -> Result<DataShard, Failure> {
     let store = &desk.context.store;
     let (key, sha256) = (&manifest.index_key, &manifest.index.sha256);
-    let rows = decode(key, desk.context.block_on(store.get_verified(key, sha256))?)?;
-    let before = rows.len();
-    let mut kept = rows;
-    kept.retain(|row| {
-        let is_new = known.insert(xxh3_128(row.key.as_bytes()));
-        if !is_new {
-            unusable.add(Cause::DuplicateKey, &row.key);
+    let bytes = desk.context.block_on(store.get_verified(key, sha256))?;
+    let index = Index::read(key, bytes)?;
+    let mut kept = Vec::with_capacity(index.len());
+    for row in 0..index.len() {
+        if known.insert(xxh3_128(index.key(row).as_bytes())) {
+            kept.push(row);
+        } else {
+            let (key, tar) = (Some(index.key(row).to_owned()), manifest.tar.clone());
+            let offset = index.row(row).offset;
+            unusable.add(Cause::DuplicateKey, Place { key, tar, offset });
         }
-        is_new
-    });
+    }
     let mut shard = DataShard {
         tar: manifest.tar.clone(),
         in_store: false,
@@ -85,9 +88,13 @@ fn without_duplicates(
         sha256: Some(manifest.sha256),
         index_sha256: *sha256,
     };
-    if kept.len() < before {
+    if kept.len() < index.len() {
         let name = format!("index-{tar}.parquet");
-        shard.index_sha256 = desk.put(&name, encode(&kept)?)?.sha256;
+        let mut without = IndexWriter::new(Vec::new())?;
+        for &row in &kept {
+            without.push(index.row(row))?;
+        }
+        shard.index_sha256 = desk.put(&name, without.finish()?)?.sha256;
         shard.index = desk.key(&name);
         shard.pairs = u32::try_from(kept.len()).expect("fewer than before");
     }
@@ -97,7 +104,7 @@ fn without_duplicates(
 /// Writes the list of unusable pairs where a person finds it, whatever becomes of the run.
 fn write_list(context: &Context, unusable: &Unusable) -> Result<String, Failure> {
     let run = &context.job.run;
-    let key = format!("{}/unusable.json", keys::stage_part(run, Stage::Catalog, 0));
+    let key = keys::unusable(run);
     let list = serde_json::to_vec_pretty(unusable).expect("counts and texts always serialise");
     context.block_on(context.store.put(&key, list))?;
     let path = context.store.local_path(&key);
@@ -144,11 +151,7 @@ fn judge(
 ) -> Result<(), Failure> {
     let spec = &context.spec.spec;
     let (bad, allowed) = (unusable.total() + lost, spec.dataset.max_bad_share.0);
-    let causes: Vec<String> = unusable
-        .by_cause()
-        .map(|(cause, listed)| format!("{} {}", listed.count, cause.name()))
-        .collect();
-    let causes = if causes.is_empty() { "none".to_owned() } else { causes.join(", ") };
+    let causes = unusable.summary();
     let causes = match lost {
         0 => causes,
         lost => format!("{causes}, and about {lost} pairs behind the faults of unreadable tars"),

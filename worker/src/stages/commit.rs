@@ -98,7 +98,11 @@ impl<'a> Desk<'a> {
             Err(error) => return Err(error.into()),
         }
         for other in (0..own.0).map(Incarnation) {
-            self.context.block_on(store.delete_prefix(&self.try_folder(other)))?;
+            // The work is committed: what cannot be removed is rubbish, and no failure.
+            let folder = self.try_folder(other);
+            if let Err(error) = self.context.block_on(store.delete_prefix(&folder)) {
+                tracing::warn!(folder, %error, "an earlier try's files are left behind");
+            }
         }
         Ok(manifest.counts().clone())
     }

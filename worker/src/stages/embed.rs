@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::commit::{self, CODE_VERSION, Desk, JobManifest};
 use crate::context::{Context, Counts, Ending};
-use crate::data::index::PairRow;
-use crate::data::loader::indexes::read_index;
-use crate::data::table::{self, TableError};
+use clade_pairs::index::PairRow;
+use clade_pairs::indexes::read_index;
+use clade_pairs::table::{self, TableError};
 
 /// Captions per call of the encoder.
 const CHUNK: usize = 256;

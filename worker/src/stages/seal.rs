@@ -2,6 +2,7 @@
 
 use clade_core::ids::{Digest, Stage};
 use clade_core::job::Failure;
+use clade_pairs::cause::Unusable;
 use clade_store::{DataManifest, DataShard, StoreError, keys};
 use serde::{Deserialize, Serialize};
 
@@ -44,18 +45,32 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
             jobs.iter().flat_map(|(job, _)| &job.experts[expert]).cloned().collect::<Vec<_>>()
         })
         .collect::<Vec<_>>();
-    judge(context, catalogue.pairs, &experts)?;
+    let mut unusable = Unusable::default();
+    jobs.iter().for_each(|(job, _)| unusable.merge(&job.unusable));
+    judge_changed(context, catalogue.pairs, &unusable)?;
+    judge(context, catalogue.pairs - unusable.total(), &experts)?;
 
-    let mut counts = Counts::from([("pairs".to_owned(), catalogue.pairs)]);
+    let written = catalogue.pairs - unusable.total();
+    let mut counts = Counts::from([("pairs".to_owned(), written)]);
+    if unusable.total() > 0 {
+        unusable.count_into(&mut counts);
+    }
     let mut digests = Vec::new();
     for (expert, shards) in (0..).zip(experts) {
         let pairs = pairs_of(&shards);
         counts.insert(format!("pairs.expert-{expert}"), pairs);
         let own =
             Counts::from([("pairs".to_owned(), pairs), ("shards".to_owned(), shards.len() as u64)]);
+        let pool = jobs.iter().flat_map(|(job, _)| &job.pool);
+        let foreign: Vec<_> = pool.map(|shard| shard.seen_by(expert as usize)).collect();
+        if !foreign.is_empty() {
+            let pairs = foreign.iter().flat_map(|shard| &shard.by_pass).copied().map(u64::from);
+            counts.insert(format!("foreign.expert-{expert}"), pairs.sum());
+        }
         let manifest = DataManifest {
             pairs,
             shards,
+            foreign,
             inputs: inputs.clone(),
             seed: context.spec.spec.seed,
             code_version: CODE_VERSION.to_owned(),
@@ -63,7 +78,7 @@ pub(crate) fn run(context: &Context, part: u32) -> Result<Counts, Ending> {
         };
         digests.push(create(context, expert, &manifest)?);
     }
-    context.reporter.progress(catalogue.pairs, catalogue.pairs, None);
+    context.reporter.progress(written, written, None);
     desk.commit(&SealManifest {
         experts: digests,
         inputs,
@@ -81,7 +96,7 @@ fn create(context: &Context, expert: u32, manifest: &DataManifest) -> Result<Dig
         Err(StoreError::AlreadyExists { .. }) => {
             let (first, digest) =
                 context.block_on(context.store.get_manifest::<DataManifest>(&key))?;
-            if first.shards == manifest.shards {
+            if first.shards == manifest.shards && first.foreign == manifest.foreign {
                 Ok(digest)
             } else {
                 Err(Failure::Data {
@@ -95,6 +110,31 @@ fn create(context: &Context, expert: u32, manifest: &DataManifest) -> Result<Dig
 
 fn pairs_of(shards: &[DataShard]) -> u64 {
     shards.iter().map(|shard| u64::from(shard.pairs)).sum()
+}
+
+/// Too many pairs that changed since they were indexed end the run, with the list.
+fn judge_changed(context: &Context, catalogue: u64, unusable: &Unusable) -> Result<(), Failure> {
+    let allowed = context.spec.spec.dataset.max_bad_share.0;
+    let changed = unusable.total();
+    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+    let share = changed as f64 / catalogue.max(1) as f64;
+    if changed == 0 || share <= allowed {
+        return Ok(());
+    }
+    let run = &context.job.run;
+    let key = format!("{}/changed.json", keys::stage_part(run, Stage::Seal, 0));
+    let list = serde_json::to_vec_pretty(unusable).expect("counts and texts always serialise");
+    context.block_on(context.store.put(&key, list))?;
+    let list = context.store.local_path(&key).map_or(key, |path| path.display().to_string());
+    Err(Failure::Data {
+        message: format!(
+            "{changed} of {catalogue} pairs are not those that were indexed ({:.1}%, more than \
+             spec.dataset.maxBadShare allows: {:.1}%); the list is in {list}; put those tars back as \
+             they were and start a new run",
+            100.0 * share,
+            100.0 * allowed
+        ),
+    })
 }
 
 /// Every pair of the catalogue must be in one expert's shards, and every expert must fill a batch.

@@ -8,11 +8,15 @@ use clade_core::job::Failure;
 use clade_store::{DataManifest, keys};
 
 use super::commit::{Desk, JobManifest};
+use super::fixture::{Run, failure};
 use super::index::IndexManifest;
 use super::{cluster, commit};
 use crate::context::{Counts, Ending};
-use crate::data::fixture::{Run, failure, jpeg_that_claims, member, pair, pairs};
-use crate::data::loader::indexes::read_index;
+use clade_pairs::fixture::{jpeg_that_claims, member, pair, pairs};
+use clade_pairs::indexes::read_index;
+
+mod changes;
+mod foreign;
 
 fn catalogue(run: &Run) -> DataManifest {
     let key = keys::catalogue_manifest(&run.name());
@@ -50,8 +54,9 @@ fn bad_pairs_are_counted_by_cause_and_listed_and_the_others_go_on() {
     assert_eq!((counts["pairs"], counts["unusable"], counts["tars"]), (6, 3, 2));
     let context = run.context(WorkId::job(Stage::Catalog, 0), 1);
     let (first, _) = commit::read::<IndexManifest>(&context, Stage::Index, 0).unwrap();
-    let listed: Vec<_> = first.unusable.by_cause().map(|(_, listed)| &listed.keys[0]).collect();
-    assert_eq!(listed, ["mute", "huge"]);
+    let places = first.unusable.by_cause().map(|(_, listed)| &listed.places[0]);
+    let listed: Vec<_> = places.map(|place| (place.key.as_deref(), place.offset > 0)).collect();
+    assert_eq!(listed, [(Some("mute"), true), (Some("huge"), true)]);
 }
 
 #[test]
@@ -163,7 +168,7 @@ fn every_pair_lands_in_one_expert_with_its_bytes_and_captions() {
     }
     assert_eq!(found.len(), 37);
     for (key, (_, picture)) in &found {
-        assert_eq!(*picture, crate::data::fixture::jpeg(8, 8, key));
+        assert_eq!(*picture, clade_pairs::fixture::jpeg(8, 8, key));
     }
     // The toy embedding knows four kinds; none is torn apart.
     let kind = |number: usize| (number % 4, found[&format!("a{number:03}")].0);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clade_core::job::Failure;
-use clade_model::train::{StepError, StepReport, Trainer};
+use clade_model::pixels::Pixels;
+use clade_model::train::{Batch, StepError, StepReport, Trainer};
+use clade_pairs::loader::{Loaded, Loader};
 
 use super::course::Course;
 use super::feed::tell_masked;
@@ -13,7 +15,6 @@ use super::gang::{Gang, Signs};
 use super::keeper::{self, Keeper};
 use super::metrics::{RefusedLine, StepLine, digest};
 use crate::context::{Context, Counts, Ending, Reporter as _};
-use crate::data::loader::Loader;
 use crate::rank::Uplink;
 
 /// So many batches in a row without a finite loss mean that the data or the settings are at fault.
@@ -24,7 +25,7 @@ pub(super) struct Steps<'a> {
     course: &'a Course,
     gang: Gang,
     trainer: Trainer,
-    loader: Loader,
+    loader: Loader<Pixels>,
     cursor: u64,
     /// Rank 0 has one.
     keeper: Option<Keeper>,
@@ -50,7 +51,7 @@ impl<'a> Steps<'a> {
         course: &'a Course,
         gang: Gang,
         trainer: Trainer,
-        loader: Loader,
+        loader: Loader<Pixels>,
         cursor: u64,
         keeper: Option<Keeper>,
         uplink: &'a Arc<Uplink>,
@@ -101,12 +102,19 @@ impl<'a> Steps<'a> {
                 self.save()?;
             }
             let begun = Instant::now();
-            let loaded = self.loader.batch(self.cursor)?;
+            let Some(loaded) = self.load()? else {
+                // All ranks are at the same step, so what this one has is what the model is.
+                self.save()?;
+                self.settle()?;
+                return Err(Ending::Stopped);
+            };
             tell_masked(&loaded, self.trainer.steps_done());
-            let result = self.trainer.begin(&loaded.batch, self.gang.collective());
+            let Loaded { pixels, tokens, valid, keys, epoch, .. } = loaded;
+            let batch = Batch { pixels, tokens, valid };
+            let result = self.trainer.begin(&batch, self.gang.collective());
             result.map_err(|error| self.fatal(&error))?;
             self.cursor += u64::from(self.course.global_batch);
-            self.under_way.push_back(UnderWay { keys: loaded.keys, epoch: loaded.epoch, begun });
+            self.under_way.push_back(UnderWay { keys, epoch, begun });
             if self.trainer.in_flight() == self.trainer.max_in_flight() {
                 self.look()?;
             }
@@ -114,6 +122,15 @@ impl<'a> Steps<'a> {
         self.save()?;
         self.settle()?;
         Ok([("steps".to_owned(), due), ("pairs".to_owned(), self.cursor)].into())
+    }
+
+    /// The batch at the cursor; nothing if the rank is asked to stop while it waits for it.
+    fn load(&mut self) -> Result<Option<Loaded<Pixels>>, Failure> {
+        let (context, uplink) = (self.context, self.uplink);
+        self.loader.batch_while(self.cursor, || {
+            uplink.worked();
+            !context.is_stopping()
+        })
     }
 
     /// Looks at the outcome of the oldest step under way.

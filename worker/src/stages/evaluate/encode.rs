@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use clade_core::ids::Digest;
 use clade_model::clip::ClipModel;
-use clade_model::preprocess::{decode_rgb, eval_pixels};
 use clade_model::tokenizer::Tokenizer;
 use clade_model::zeroshot::class_embeddings;
+use clade_pairs::pictures::{decode_rgb, eval_pixels};
 use tch::{Kind, Tensor};
 
 use super::arrays::{Arrays, Matrix, Values};

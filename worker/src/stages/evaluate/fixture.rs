@@ -117,6 +117,7 @@ impl Fixture {
             scratch,
             device: clade_model::device::DeviceChoice::Cpu,
             slot: 0,
+            cache: None,
             reporter: Arc::new(Reports::default()),
             stop: Arc::new(AtomicBool::new(false)),
             runtime: self.runtime.handle().clone(),

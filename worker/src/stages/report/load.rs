@@ -2,10 +2,10 @@
 
 use clade_core::ids::{Digest, Stage};
 use clade_core::job::Failure;
+use clade_pairs::index;
 use clade_store::DataManifest;
 
 use crate::context::{Context, Ending};
-use crate::data::index;
 use crate::stages::evaluate::arrays::Matrix;
 use crate::stages::evaluate::artefact::EvaluateManifest;
 use crate::stages::{cluster, commit};
