@@ -1,18 +1,24 @@
 #!/bin/sh
-# Compares Clade with open_clip: `run.sh clip.py [its options]` or `run.sh tokens.py [its options]`. Makes a
-# virtual environment of about 6 GB the first time; PEER_PYTHON names a python3 that has open_clip already.
+# Compares Clade with others: `run.sh clip.py [its options]`, and likewise tokens.py (both beside open_clip) and data.py
+# (beside webdataset and cp). Makes a virtual environment of about 6 GB the first time; PEER_PYTHON names a python3
+# that has them already.
 set -eu
 
-script=${1:?name a script: clip.py or tokens.py}
+script=${1:?name a script: clip.py, tokens.py or data.py}
 shift
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 venv=${CLADE_BENCH_VENV:-$root/.venv-bench}
 
+peers='torch, open_clip'
+if [ "$script" = data.py ]; then
+    peers="$peers, torchvision, webdataset"
+fi
+
 if [ -n "${PEER_PYTHON:-}" ]; then
-    if ! "$PEER_PYTHON" -c 'import torch, open_clip' 2>/dev/null; then
-        echo "PEER_PYTHON is $PEER_PYTHON, which cannot import torch and open_clip: correct it, or unset it" >&2
+    if ! "$PEER_PYTHON" -c "import $peers" 2>/dev/null; then
+        echo "PEER_PYTHON is $PEER_PYTHON, which cannot import $peers: correct it, or unset it" >&2
         exit 1
     fi
     exec "$PEER_PYTHON" "$here/$script" "$@"
