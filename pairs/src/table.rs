@@ -1,6 +1,7 @@
 //! Parquet tables: written row group by row group, judged when read.
 
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -102,9 +103,10 @@ impl Batches {
         from: impl ChunkReader + 'static,
         rows: usize,
     ) -> Result<Self, TableError> {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(from)
-            .and_then(|builder| builder.with_batch_size(rows).build())
-            .map_err(|source| TableError::Unreadable { key: key.to_owned(), source })?;
+        let reader = caught(key, || {
+            ParquetRecordBatchReaderBuilder::try_new(from)
+                .and_then(|builder| builder.with_batch_size(rows).build())
+        })?;
         Ok(Self { key: key.to_owned(), reader })
     }
 }
@@ -113,12 +115,17 @@ impl Iterator for Batches {
     type Item = Result<RecordBatch, TableError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let unreadable = |source: arrow_schema::ArrowError| TableError::Unreadable {
-            key: self.key.clone(),
-            source: source.into(),
-        };
-        self.reader.next().map(|batch| batch.map_err(unreadable))
+        let Self { key, reader } = self;
+        caught(key, || reader.next().transpose().map_err(ParquetError::from)).transpose()
     }
+}
+
+/// Reads what may be hostile: the reader is other people's code, and panics on some of it.
+fn caught<T>(key: &str, read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, TableError> {
+    let panicked = || ParquetError::General("its reader panicked".to_owned());
+    catch_unwind(AssertUnwindSafe(read))
+        .unwrap_or_else(|_| Err(panicked()))
+        .map_err(|source| TableError::Unreadable { key: key.to_owned(), source })
 }
 
 /// A column of a batch, by name and type.
