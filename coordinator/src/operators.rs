@@ -1,6 +1,7 @@
 //! The operators' side of the coordinator: apply, cancel, status, report, logs.
 
 use clade_core::ids::{RunName, WorkId};
+use clade_core::job::Failure;
 use clade_core::spec::RunSpec;
 use clade_proto::v1::run_service_server::RunService;
 use clade_proto::v1::{self, ApplyEffect};
@@ -203,18 +204,12 @@ fn check_paths(spec: &RunSpec) -> Result<(), String> {
 
 /// Proves that the run's store can be written to and keeps its promises, before anything rests on it.
 async fn check_store(spec: &RunSpec) -> Result<(), Status> {
-    let refused = |error: StoreError| match error {
-        StoreError::Unsupported { .. }
-        | StoreError::Denied { .. }
-        | StoreError::Unusable { .. } => Status::invalid_argument(format!("spec.store: {error}")),
-        StoreError::NotFound { .. }
-        | StoreError::AlreadyExists { .. }
-        | StoreError::Changed { .. }
-        | StoreError::Conflict { .. }
-        | StoreError::Damaged { .. }
-        | StoreError::Malformed { .. }
-        | StoreError::Full { .. }
-        | StoreError::Io { .. } => failed(&error),
+    let refused = |error: StoreError| {
+        let otherwise = failed(&error);
+        match Failure::from(error) {
+            failure if failure.may_retry() => otherwise,
+            failure => Status::invalid_argument(format!("spec.store: {failure}")),
+        }
     };
     let store = Store::open(&spec.spec.store).map_err(refused)?;
     store.check().await.map_err(refused)

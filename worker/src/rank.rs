@@ -202,20 +202,14 @@ fn prepare(
         let (inputs, _) = store.get_manifest::<Inputs>(&keys::inputs(&job.run)).await?;
         Ok::<_, StoreError>((spec, inputs))
     };
-    let (spec, inputs) = runtime.block_on(read).map_err(|error| match error {
-        StoreError::NotFound { key } => Failure::Config {
-            message: format!("{} holds no run `{}`: `{key}` is missing", job.store, job.run),
-        },
-        StoreError::Unsupported { .. }
-        | StoreError::Denied { .. }
-        | StoreError::Unusable { .. }
-        | StoreError::Changed { .. }
-        | StoreError::Conflict { .. }
-        | StoreError::AlreadyExists { .. }
-        | StoreError::Damaged { .. }
-        | StoreError::Malformed { .. }
-        | StoreError::Full { .. }
-        | StoreError::Io { .. } => error.into(),
+    let (spec, inputs) = runtime.block_on(read).map_err(|error| {
+        if let StoreError::NotFound { key } = &error {
+            let (store, run) = (&job.store, &job.run);
+            let message = format!("{store} holds no run `{run}`: `{key}` is missing");
+            Failure::Config { message }
+        } else {
+            error.into()
+        }
     })?;
     let tars = u32::try_from(inputs.tars.len()).map_err(|_| Failure::Config {
         message: format!("{} input tars are too many", inputs.tars.len()),
