@@ -94,13 +94,16 @@ pub enum Failure {
     /// The worker of a rank was asked to leave.
     #[error("worker {worker} left")]
     WorkerLeft { worker: String },
+    /// Gang after gang ended without a new checkpoint.
+    #[error("{gangs} gangs in a row ended without a new checkpoint; the last: {last}")]
+    NoProgress { gangs: u32, last: Box<Self> },
 }
 
 impl Failure {
     /// Whether the same work may be tried again.
     pub const fn may_retry(&self) -> bool {
         match self {
-            Self::Data { .. } | Self::Config { .. } => false,
+            Self::Data { .. } | Self::Config { .. } | Self::NoProgress { .. } => false,
             Self::Storage { .. }
             | Self::Crashed { .. }
             | Self::Launch { .. }
@@ -121,7 +124,24 @@ impl Failure {
             | Self::Crashed { .. }
             | Self::Launch { .. }
             | Self::Stalled { .. }
-            | Self::PeerLost { .. } => true,
+            | Self::PeerLost { .. }
+            | Self::NoProgress { .. } => true,
+        }
+    }
+
+    /// Whether the machine may be to blame.
+    pub(crate) const fn may_be_the_nodes_fault(&self) -> bool {
+        match self {
+            Self::Crashed { .. }
+            | Self::Launch { .. }
+            | Self::Stalled { .. }
+            | Self::WorkerLost { .. } => true,
+            Self::Data { .. }
+            | Self::Config { .. }
+            | Self::Storage { .. }
+            | Self::PeerLost { .. }
+            | Self::WorkerLeft { .. }
+            | Self::NoProgress { .. } => false,
         }
     }
 
@@ -134,7 +154,7 @@ impl Failure {
             Self::Stalled { .. } | Self::Launch { .. } | Self::Crashed { .. } => 3,
             Self::Storage { .. } => 4,
             Self::Config { .. } => 5,
-            Self::Data { .. } => 6,
+            Self::Data { .. } | Self::NoProgress { .. } => 6,
         }
     }
 }

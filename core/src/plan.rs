@@ -92,6 +92,58 @@ impl Plan {
         }
     }
 
+    /// The works that wait for `work`, and, if it was its stage's last, those that wait for the stage.
+    pub fn dependents(&self, work: WorkId, is_stage_done: bool) -> Vec<WorkId> {
+        let jobs = |stage| (0..self.jobs(stage)).map(move |part| WorkId::job(stage, part));
+        let models = || self.models.iter().map(|&model| WorkId::Model(model));
+        match work {
+            WorkId::Model(model) => {
+                let evaluated = jobs(Stage::Evaluate).zip(&self.models);
+                let evaluated = evaluated.filter(|(_, it)| **it == model).map(|(job, _)| job);
+                let heirs = models().filter(|it| model == ModelId::Seed && *it != work);
+                evaluated.chain(heirs).collect()
+            }
+            WorkId::Job(JobId { stage, part }) => {
+                let mut waiting = match stage {
+                    Stage::Embed => vec![WorkId::job(Stage::Assign, part)],
+                    Stage::Assign => vec![WorkId::job(Stage::Shard, part)],
+                    Stage::Index
+                    | Stage::Catalog
+                    | Stage::Cluster
+                    | Stage::Shard
+                    | Stage::Seal
+                    | Stage::Evaluate
+                    | Stage::Report
+                    | Stage::Publish => vec![],
+                };
+                if is_stage_done {
+                    match stage {
+                        Stage::Index => waiting.extend(jobs(Stage::Catalog)),
+                        Stage::Catalog => {
+                            waiting.extend(jobs(Stage::Embed));
+                            waiting.push(WorkId::Model(ModelId::Seed));
+                        }
+                        Stage::Embed => waiting.extend(jobs(Stage::Cluster)),
+                        Stage::Cluster => {
+                            waiting.extend(jobs(Stage::Assign).chain(jobs(Stage::Evaluate)));
+                        }
+                        Stage::Shard => waiting.extend(jobs(Stage::Seal)),
+                        Stage::Seal => {
+                            let is_expert =
+                                |it: &WorkId| matches!(it, WorkId::Model(ModelId::Expert(_)));
+                            waiting.extend(models().filter(is_expert));
+                            waiting.extend(jobs(Stage::Report));
+                        }
+                        Stage::Evaluate => waiting.extend(jobs(Stage::Report)),
+                        Stage::Report => waiting.extend(jobs(Stage::Publish)),
+                        Stage::Assign | Stage::Publish => (),
+                    }
+                }
+                waiting
+            }
+        }
+    }
+
     /// The models whose last checkpoint `work` reads.
     pub fn reads(&self, work: WorkId) -> Vec<ModelId> {
         match work {
@@ -154,6 +206,24 @@ mod tests {
         // The demo has four experts.
         for (tars, per_job) in [(7, 1), (64, 1), (65, 2), (200, 4), (1_000, 4), (5_000, 5)] {
             assert_eq!(plan(tars).group(0), 0..per_job, "{tars} tars");
+        }
+    }
+
+    #[test]
+    fn the_dependents_of_a_work_are_those_that_need_it() {
+        let plan = plan(70);
+        for work in plan.works() {
+            let told: std::collections::BTreeSet<WorkId> =
+                plan.dependents(work, true).into_iter().collect();
+            let is_needed = |need: &Need| match *need {
+                Need::Work(it) => it == work,
+                Need::Stage(stage) => {
+                    matches!(work, WorkId::Job(job) if job.stage == stage)
+                }
+            };
+            let works = plan.works().into_iter();
+            let needing = works.filter(|it| plan.needs(*it).iter().any(is_needed)).collect();
+            assert_eq!(told, needing, "{work}");
         }
     }
 

@@ -59,6 +59,9 @@ pub struct Spec {
     pub training: Training,
     #[serde(default)]
     pub gangs: Gangs,
+    /// Runs of a higher priority are seated first, and may ask lower ones' gangs to save and leave.
+    #[serde(default)]
+    pub priority: i32,
     pub evaluation: Evaluation,
 }
 
@@ -198,25 +201,53 @@ pub enum Baseline {
     Dense,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Gangs {
     #[serde(default)]
     pub seed: Gang,
     #[serde(default)]
     pub expert: Gang,
+    #[serde(default)]
+    pub jobs: Jobs,
+}
+
+/// How the jobs of the stages are seated: one rank each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Jobs {
+    pub requires: Requires,
+}
+
+/// What a seat must offer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Requires {
+    /// Part of the device's name, such as `H100`; `cpu` for seats without a GPU. Any if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Device memory, at least so much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_gib: Option<u32>,
+    /// Labels that the worker was started with.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How a model's gang is formed and kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Gang {
     pub ranks: u32,
-    /// Restarts without a new checkpoint before the model is given up.
+    /// Restarts by its own fault without a new checkpoint before the model is given up.
     pub restarts: u32,
+    /// Gangs that may end without a new checkpoint, by whosever fault, before the model is given up.
+    pub fruitless: u32,
     pub backoff: Backoff,
     /// Time a rank has to save and leave before it is killed.
     pub grace: Span,
+    #[serde(skip_serializing_if = "Requires::is_empty")]
+    pub requires: Requires,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,9 +290,28 @@ impl Default for Gang {
         Self {
             ranks: 1,
             restarts: 5,
+            fruitless: 30,
             backoff: Backoff { from: Span::from_millis(1_000), to: Span::from_millis(60_000) },
             grace: Span::from_millis(20_000),
+            requires: Requires::default(),
         }
+    }
+}
+
+impl Requires {
+    /// Whether any seat will do.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl std::fmt::Display for Requires {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { gpu, memory_gib, labels } = self;
+        let gpu = gpu.iter().map(|gpu| format!("gpu {gpu}"));
+        let memory = memory_gib.iter().map(|memory| format!("{memory} GiB of device memory"));
+        let labels = labels.iter().map(|(key, value)| format!("label {key}={value}"));
+        f.write_str(&gpu.chain(memory).chain(labels).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -2,55 +2,74 @@
 
 use std::fmt;
 
-use super::{Phase, RunPhase, State, placement};
+use super::{Phase, RunPhase, State};
 use crate::ids::{Millis, RunName, WorkId};
 use crate::job::Failure;
 use crate::plan::Need;
+use crate::spec::Requires;
 
 /// What a work waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Other works must be done first.
-    For {
-        needs: Vec<Need>,
-    },
+    For { needs: Vec<Need> },
     /// Something it needs has failed for good.
-    BlockedBy {
-        work: WorkId,
-    },
+    BlockedBy { work: WorkId },
     /// A gang that was here first is not seated yet.
-    Behind {
-        work: WorkId,
-    },
-    Seats {
-        needed: u32,
-        free: u32,
-        workers: u32,
-    },
-    Backoff {
-        left: Millis,
-        after: Option<Failure>,
-    },
+    Behind { run: RunName, work: WorkId },
+    /// No worker is attached.
+    NoWorkers,
+    /// It needs more seats than all workers that would do have together.
+    TooWide { needed: u32, capacity: u32, requires: Requires },
+    /// Seats that would do are taken, or their nodes are cordoned or in quarantine.
+    Seats { needed: u32, free: u32, closed_nodes: u32 },
+    Backoff { left: Millis, after: Option<Failure> },
     RunStopping,
     RunEnded,
 }
 
+impl Wait {
+    /// A name for programs: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::For { .. } => "for",
+            Self::BlockedBy { .. } => "blocked_by",
+            Self::Behind { .. } => "behind",
+            Self::NoWorkers => "no_workers",
+            Self::TooWide { .. } => "too_wide",
+            Self::Seats { .. } => "seats",
+            Self::Backoff { .. } => "backoff",
+            Self::RunStopping => "run_stopping",
+            Self::RunEnded => "run_ended",
+        }
+    }
+}
+
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = |count: u32| if count == 1 { "" } else { "s" };
         match self {
             Self::For { needs } => {
-                f.write_str("waits for ")?;
-                for (position, need) in needs.iter().enumerate() {
-                    let comma = if position == 0 { "" } else { ", " };
-                    write!(f, "{comma}{need}")?;
-                }
-                Ok(())
+                let needs: Vec<String> = needs.iter().map(ToString::to_string).collect();
+                write!(f, "waits for {}", needs.join(", "))
             }
             Self::BlockedBy { work } => write!(f, "cannot start: {work} has failed"),
-            Self::Behind { work } => write!(f, "{work} goes first"),
-            Self::Seats { workers: 0, .. } => f.write_str("no worker is attached"),
-            Self::Seats { needed, free, .. } => {
-                write!(f, "needs {needed} seat{}, {free} free", if *needed == 1 { "" } else { "s" })
+            Self::Behind { work, run: _ } => write!(f, "{work} goes first"),
+            Self::NoWorkers => f.write_str("no worker is attached"),
+            Self::TooWide { needed, capacity, requires } => {
+                write!(f, "needs {needed} seat{}", s(*needed))?;
+                if !requires.is_empty() {
+                    write!(f, " with {requires}")?;
+                }
+                write!(f, ", the cluster has {capacity}")
+            }
+            Self::Seats { needed, free, closed_nodes } => {
+                write!(f, "needs {needed} seat{}, {free} free", s(*needed))?;
+                match closed_nodes {
+                    0 => Ok(()),
+                    1 => f.write_str("; one node is cordoned or in quarantine"),
+                    many => write!(f, "; {many} nodes are cordoned or in quarantine"),
+                }
             }
             Self::Backoff { left, after } => {
                 write!(f, "tries again in {} s", left.0.div_ceil(1000))?;
@@ -63,8 +82,8 @@ impl fmt::Display for Wait {
 }
 
 /// Says why `work` is not running; nothing if it is, or is done, or has failed itself.
-pub fn why_waiting(state: &State, run: &RunName, work: WorkId, now: Millis) -> Option<Wait> {
-    let run = state.runs.get(run)?;
+pub fn why_waiting(state: &State, name: &RunName, work: WorkId, now: Millis) -> Option<Wait> {
+    let run = state.runs.get(name)?;
     let found = run.works.get(&work)?;
     match &found.phase {
         Phase::Waiting => (),
@@ -85,26 +104,38 @@ pub fn why_waiting(state: &State, run: &RunName, work: WorkId, now: Millis) -> O
             return Some(Wait::RunEnded);
         }
     }
-    let needs = run.missing(work, &run.plan(), &run.done_stages());
+    let needs = state.missing(name, work);
     if let Some(failed) = needs.iter().find_map(|need| failed_in(run, *need)) {
         return Some(Wait::BlockedBy { work: failed });
     }
     if !needs.is_empty() {
         return Some(Wait::For { needs });
     }
-    let ahead = placement::ready(state).into_iter().find(|it| it.work.model().is_some());
-    if let (Some(ahead), Some(_)) = (&ahead, work.model())
-        && (&ahead.run, ahead.work) != (run.name(), work)
-    {
-        return Some(Wait::Behind { work: ahead.work });
+    if state.workers.values().all(|worker| worker.lost_at.is_some()) {
+        return Some(Wait::NoWorkers);
     }
-    let free = placement::free_slots(state);
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Some(Wait::Seats {
-        needed: run.ranks(work),
-        free: count(free.values().map(Vec::len).sum()),
-        workers: count(free.len()),
-    })
+    let (needed, requires) = (run.ranks(work), run.requires(work));
+    let capacity = state.index.capacity(&state.workers, requires);
+    if needed > capacity {
+        return Some(Wait::TooWide { needed, capacity, requires: requires.clone() });
+    }
+    let ahead = state.index.models.iter().find(|ahead| {
+        let other = state.runs.get(&ahead.run);
+        other.is_some_and(|other| {
+            let ranks = other.ranks(ahead.work);
+            ranks <= state.index.capacity(&state.workers, other.requires(ahead.work))
+        })
+    });
+    if let Some(ahead) = ahead
+        && work.model().is_some()
+        && (&ahead.run, ahead.work) != (name, work)
+    {
+        return Some(Wait::Behind { run: ahead.run.clone(), work: ahead.work });
+    }
+    let free = state.index.pools.free_of(&|kind| requires.accepts_kind(kind));
+    let closed = state.nodes.values().filter(|node| !node.is_open()).count();
+    let closed_nodes = u32::try_from(closed).unwrap_or(u32::MAX);
+    Some(Wait::Seats { needed, free, closed_nodes })
 }
 
 fn failed_in(run: &super::Run, need: Need) -> Option<WorkId> {

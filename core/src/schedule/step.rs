@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Action, Event, Gang, Limits, LiveRank, Object, Phase, Refusal, Run, RunHead, RunPhase, Start,
-    State, Stop, StopFor, Work, Worker,
+    Action, Event, Limits, Node, Object, Phase, Refusal, RunHead, RunPhase, State, StopFor, Work,
+    Worker,
 };
-use crate::ids::{CheckpointRef, Fence, Millis, RunName, Seat, WorkId, WorkerId};
-use crate::job::{Failure, Outcome};
-use crate::plan::Plan;
-use crate::spec::RunSpec;
+use crate::ids::{Fence, Millis, NodeName, RunName, WorkId, WorkerId};
 
 /// What one event led to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,14 +14,44 @@ pub struct Effects {
     /// Pieces of the state to be saved in one transaction, before any action.
     pub changed: BTreeSet<Object>,
     pub actions: Vec<Action>,
+    /// Why the event was not taken; then nothing changed.
+    pub refusal: Option<Refusal>,
+    /// There is more to do than fits one transaction: [`Event::Tick`] goes on with it.
+    pub more: bool,
+    /// What the changed pieces were before.
+    pub before: Before,
 }
+
+/// The old values of whatever one event changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Before {
+    pub works: BTreeMap<(RunName, WorkId), Work>,
+    pub phases: BTreeMap<RunName, RunPhase>,
+    pub workers: BTreeMap<WorkerId, Option<Worker>>,
+    pub nodes: BTreeMap<NodeName, Node>,
+    pub term: crate::ids::Term,
+}
+
+/// Pieces that one transaction may change: etcd takes 128 operations by default.
+pub const MAX_CHANGED: usize = 100;
+
+/// Loops begin nothing new beyond so many, so that whatever they began still fits.
+const ENOUGH_CHANGED: usize = 80;
 
 /// Applies one event at time `now`, then seats whatever can be seated.
 pub fn step(state: &mut State, limits: Limits, now: Millis, event: Event) -> Effects {
-    let mut stepper = Stepper { state, limits, now, effects: Effects::default() };
-    stepper.apply(event);
-    stepper.end_runs();
-    stepper.place();
+    let slept = now.0.saturating_sub(state.clock.0) > limits.pause.0 && state.clock.0 > 0;
+    state.clock = state.clock.max(now);
+    let before = Before { term: state.term, ..Before::default() };
+    let effects = Effects { before, ..Effects::default() };
+    let mut stepper = Stepper { now: state.clock, state, limits, effects };
+    if slept {
+        stepper.slept();
+    }
+    stepper.effects.refusal = stepper.apply(event).err();
+    if stepper.effects.refusal.is_none() {
+        stepper.go_on();
+    }
     stepper.effects
 }
 
@@ -37,59 +64,160 @@ pub(super) struct Stepper<'a> {
 }
 
 impl Stepper<'_> {
-    fn apply(&mut self, event: Event) {
+    fn apply(&mut self, event: Event) -> Result<(), Refusal> {
         match event {
             Event::TookLead { term } => self.took_lead(term),
             Event::Applied { spec, tars } => self.applied(*spec, tars),
             Event::CancelRequested { run } => self.stop_run(&run, StopFor::Cancel),
-            Event::WorkerAttached { worker, host, pid, slots, ranks } => {
-                self.attached(worker, Worker { host, pid, slots, lost_at: None }, &ranks);
+            Event::NodeCordoned { node, reason, drain } => self.cordon(&node, reason, drain)?,
+            Event::NodeUncordoned { node } => self.uncordon(&node)?,
+            Event::WorkerAttached { worker, offer, withdrawn, ranks } => {
+                self.attached(worker, offer, withdrawn, &ranks)?;
             }
-            Event::WorkerDetached { worker } => {
-                let lost_at = Millis(self.now.0 + self.limits.reattach.0);
-                if let Some(known) = self.worker_mut(&worker)
-                    && known.lost_at.is_none()
-                {
-                    known.lost_at = Some(lost_at);
-                }
+            Event::WorkerDetached { worker } => self.detached(&worker),
+            Event::WorkerLeft { worker } => self.left(&worker),
+            Event::DeviceWithdrawn { worker, slot, reason } => {
+                self.withdrawn(&worker, [(slot, reason)].into())?;
             }
-            Event::WorkerLeft { worker } => self.lost(&worker, true),
-            Event::RendezvousPosted { fence, address } => self.rendezvous(&fence, address),
+            Event::RendezvousPosted { worker, fence, address } => {
+                let posted = self.rendezvous(&worker, &fence, address);
+                self.answer(worker, fence, posted)?;
+            }
             Event::CheckpointReported { worker, fence, checkpoint } => {
-                if let Err(why) = self.committed(&fence, checkpoint) {
-                    self.effects.actions.push(Action::Refuse { worker, fence, why });
-                }
+                let committed = self.committed(&worker, &fence, checkpoint);
+                self.answer(worker, fence, committed)?;
             }
-            Event::RankExited { fence, rank, outcome } => self.exited(&fence, rank, outcome),
+            Event::Progressed { worker, fence, rank, done, busy_us } => {
+                let progressed = self.progressed(&worker, &fence, rank, done, busy_us);
+                self.answer(worker, fence, progressed)?;
+            }
+            Event::RankExited { worker, fence, rank, outcome } => {
+                let exited = self.rank_exited(&worker, &fence, rank, outcome);
+                self.answer(worker, fence, exited)?;
+            }
             Event::Inspected { fence, newest } => self.inspected(&fence, newest),
             Event::Tick => self.tick(),
         }
+        Ok(())
+    }
+
+    /// Tells a worker why its report was not taken.
+    fn answer(
+        &mut self,
+        worker: WorkerId,
+        fence: Fence,
+        said: Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        said.inspect_err(|why| self.act(Action::Refuse { worker, fence, why: why.clone() }))
+    }
+
+    /// What follows from any event, as far as it fits one transaction.
+    fn go_on(&mut self) {
+        self.lose_due_workers();
+        self.stop_stopping_runs();
+        self.leave_draining_nodes();
+        self.end_runs();
+        self.place();
     }
 
     pub(super) fn act(&mut self, action: Action) {
         self.effects.actions.push(action);
     }
 
-    pub(super) fn work_mut(&mut self, run: &RunName, work: WorkId) -> Option<&mut Work> {
-        let found = self.state.runs.get_mut(run)?.works.get_mut(&work)?;
-        self.effects.changed.insert(Object::Work(run.clone(), work));
-        Some(found)
+    /// Whether another change may be begun in this transaction.
+    pub(super) fn has_room(&self) -> bool {
+        self.effects.changed.len() < ENOUGH_CHANGED
     }
 
-    pub(super) fn head_mut(&mut self, run: &RunName) -> Option<&mut RunHead> {
-        let found = self.state.runs.get_mut(run)?;
+    /// The only way a work changes: what follows from it is kept up to date.
+    pub(super) fn change<R>(
+        &mut self,
+        run: &RunName,
+        id: WorkId,
+        change: impl FnOnce(&mut Work) -> R,
+    ) -> Option<R> {
+        let state = &mut *self.state;
+        let found = state.runs.get_mut(run)?;
+        let work = found.works.get_mut(&id)?;
+        let before = work.clone();
+        let result = change(work);
+        if *work == before {
+            return Some(result);
+        }
+        let is_running = matches!(work.phase, Phase::Running(_));
+        let was_running = matches!(before.phase, Phase::Running(_));
+        let (touched, has_ready) = state.index.moved(found, id, &before);
+        state.unsettled |= has_ready;
+        for worker in touched {
+            self.refresh(&worker);
+        }
+        self.effects.changed.insert(Object::of(run, id));
+        self.effects.before.works.entry((run.clone(), id)).or_insert(before);
+        match (was_running, is_running) {
+            (false, true) => self.watch(run, id),
+            (true, false) => self.unwatch(run, id),
+            (true, true) | (false, false) => (),
+        }
+        Some(result)
+    }
+
+    /// Changes a run's head.
+    pub(super) fn change_head(&mut self, run: &RunName, change: impl FnOnce(&mut RunHead)) {
+        let state = &mut *self.state;
+        let Some(found) = state.runs.get_mut(run) else { return };
+        let before = found.head.phase.clone();
+        change(&mut found.head);
         self.effects.changed.insert(Object::Run(run.clone()));
-        Some(&mut found.head)
+        if found.head.phase != before {
+            state.index.turned(found);
+            state.unsettled = true;
+            self.effects.before.phases.entry(run.clone()).or_insert(before);
+        }
     }
 
-    fn worker_mut(&mut self, worker: &WorkerId) -> Option<&mut Worker> {
-        let found = self.state.workers.get_mut(worker)?;
-        self.effects.changed.insert(Object::Worker(worker.clone()));
-        Some(found)
+    /// Changes what is remembered of a node; one of which there is nothing to remember is forgotten.
+    pub(super) fn change_node(&mut self, name: &NodeName, change: impl FnOnce(&mut Node)) {
+        let state = &mut *self.state;
+        let mut node = state.nodes.remove(name).unwrap_or_default();
+        let before = node.clone();
+        state.index.unjudged(name, &before);
+        change(&mut node);
+        state.index.judged(name, &node);
+        let is_news = node != before;
+        if node != Node::default() {
+            state.nodes.insert(name.clone(), node);
+        }
+        if is_news {
+            self.effects.changed.insert(Object::Node(name.clone()));
+            self.effects.before.nodes.entry(name.clone()).or_insert(before);
+            self.refresh_node(name);
+        }
     }
 
-    /// Every (run, work) whose phase satisfies `is_wanted`.
-    fn works_where(&self, is_wanted: impl Fn(&Work) -> bool) -> Vec<(RunName, WorkId)> {
+    pub(super) fn refresh_node(&mut self, name: &NodeName) {
+        let state = &mut *self.state;
+        let workers: Vec<WorkerId> = state.index.workers_at(name).cloned().collect();
+        for worker in workers {
+            state.unsettled |= state.index.refresh(&state.workers, &state.nodes, &worker);
+        }
+    }
+
+    /// Looks again at the free seats of a worker, and of its neighbours if one's work closes all.
+    pub(super) fn refresh(&mut self, worker: &WorkerId) {
+        let state = &mut *self.state;
+        state.unsettled |= state.index.refresh(&state.workers, &state.nodes, worker);
+        if let Some(node) = state.node_of(worker).cloned()
+            && state.nodes.get(&node).is_some_and(|node| node.trust == super::Trust::Retest)
+        {
+            self.refresh_node(&node);
+        }
+    }
+
+    /// Every (run, work) whose phase satisfies `is_wanted`. Looks at everything: for rare events.
+    pub(super) fn works_where(
+        &self,
+        is_wanted: impl Fn(&Work) -> bool,
+    ) -> Vec<(RunName, WorkId)> {
         let runs = self.state.runs.iter();
         runs.flat_map(|(name, run)| {
             let wanted = run.works.iter().filter(|(_, work)| is_wanted(work));
@@ -99,13 +227,18 @@ impl Stepper<'_> {
     }
 
     fn took_lead(&mut self, term: crate::ids::Term) {
+        // Only a leader applies events, and each leads under a higher term than those before.
+        if term < self.state.term {
+            return;
+        }
         self.state.term = term;
-        let lost_at = Some(Millis(self.now.0 + self.limits.takeover.0));
+        let lost_at = Millis(self.now.0 + self.limits.takeover.0);
         let workers: Vec<WorkerId> = self.state.workers.keys().cloned().collect();
         for worker in workers {
-            if let Some(worker) = self.worker_mut(&worker) {
-                worker.lost_at = lost_at;
-            }
+            self.hang_up(&worker, Some(lost_at));
+        }
+        for (run, id) in self.works_where(|work| matches!(work.phase, Phase::Running(_))) {
+            self.watch(&run, id);
         }
         // The answer to an inspection asked for by the former leader never comes.
         for (run, id) in self.works_where(|work| matches!(work.phase, Phase::Inspecting { .. })) {
@@ -115,252 +248,36 @@ impl Stepper<'_> {
         }
     }
 
-    fn applied(&mut self, spec: RunSpec, tars: u32) {
-        let name = spec.name().clone();
-        let now = self.now;
-        let Some(run) = self.state.runs.get(&name) else {
-            let plan = Plan::new(&spec, tars);
-            let works: BTreeMap<WorkId, Work> =
-                plan.works().into_iter().map(|id| (id, Work::new())).collect();
-            let all = works.keys().map(|&id| Object::Work(name.clone(), id));
-            self.effects.changed.extend(all);
-            self.effects.changed.insert(Object::Run(name.clone()));
-            let phase = RunPhase::Active;
-            let head = RunHead { spec, tars, phase, created: now, ended: None };
-            self.state.runs.insert(name, Run { head, works });
-            return;
-        };
-        match run.head.phase {
-            RunPhase::Failed { .. } | RunPhase::Cancelled => self.revive(&name),
-            RunPhase::Stopping { .. } => {
-                if let Some(head) = self.head_mut(&name) {
-                    head.phase = RunPhase::Stopping { then: StopFor::Resume };
-                }
-            }
-            RunPhase::Active | RunPhase::Finished => (),
-        }
-    }
-
-    /// Takes an ended run up again: what had failed may try once more.
-    pub(super) fn revive(&mut self, name: &RunName) {
-        let is_failed = |work: &Work| matches!(work.phase, Phase::Failed { .. });
-        for (_, id) in self.works_where(is_failed).into_iter().filter(|(run, _)| run == name) {
-            if let Some(work) = self.work_mut(name, id) {
-                work.phase = Phase::Waiting;
-                work.strikes = 0;
+    /// This process itself stood still, or its clock leapt: whoever could not be heard meanwhile is
+    /// not to blame.
+    fn slept(&mut self) {
+        let until = Millis(self.now.0 + self.limits.reattach.0);
+        let away = self.state.workers.iter().filter(|(_, worker)| worker.lost_at.is_some());
+        let away: Vec<WorkerId> = away.map(|(id, _)| id.clone()).collect();
+        for worker in away {
+            let known = self.state.workers.get(&worker);
+            if known.is_some_and(|it| !it.said_goodbye && it.lost_at < Some(until)) {
+                self.hang_up(&worker, Some(until));
             }
         }
-        if let Some(head) = self.head_mut(name) {
-            head.phase = RunPhase::Active;
-            head.ended = None;
-        }
-    }
-
-    /// Asks every gang of a run to commit and leave.
-    pub(super) fn stop_run(&mut self, name: &RunName, then: StopFor) {
-        match self.state.runs.get(name).map(|run| &run.head.phase) {
-            Some(RunPhase::Active) => (),
-            Some(
-                RunPhase::Stopping { .. }
-                | RunPhase::Finished
-                | RunPhase::Failed { .. }
-                | RunPhase::Cancelled,
-            )
-            | None => return,
-        }
-        if let Some(head) = self.head_mut(name) {
-            head.phase = RunPhase::Stopping { then };
-        }
-        let is_running = |work: &Work| matches!(work.phase, Phase::Running(_));
-        for (run, id) in self.works_where(is_running) {
-            if run == *name {
-                self.stop_gang(&run, id, Stop::RunStopping);
-            }
-        }
-    }
-
-    fn attached(&mut self, id: WorkerId, worker: Worker, ranks: &[LiveRank]) {
-        // Ranks of a worker that is not known, or was declared lost, are nobody's; and a worker is
-        // one lifetime, in which its slots do not change.
-        let is_sound = match self.state.workers.get(&id) {
-            Some(known) => known.slots == worker.slots,
-            None => ranks.is_empty(),
-        };
-        if !is_sound {
-            self.act(Action::Supersede { worker: id });
-            return;
-        }
-        if self.state.workers.get(&id) != Some(&worker) {
-            self.effects.changed.insert(Object::Worker(id.clone()));
-            self.state.workers.insert(id.clone(), worker);
-        }
-        let taken = self.state.taken();
-        let here = |seat: &Seat| seat.worker == id;
-        for rank in ranks {
-            let seat = Seat { worker: id.clone(), slot: rank.slot };
-            if taken.get(&seat) != Some(&rank.fence) {
-                let (fence, rank) = (rank.fence.clone(), rank.rank);
-                self.act(Action::StopRank { seat, fence, rank, save: false });
-            }
-        }
-        // Orders may have been lost with the old stream: say again what should be so.
-        for (run, work) in self.works_where(|work| work.gang().is_some()) {
-            let Some(found) = self.state.work(&run, work) else { continue };
-            let Some(gang) = found.gang() else { continue };
-            let fence = Fence { run: run.clone(), work, incarnation: found.incarnation };
-            let is_stopping = matches!(found.phase, Phase::Stopping { .. });
-            let mut orders = Vec::new();
-            for (rank, seat) in gang.alive().filter(|(_, seat)| here(seat)) {
-                let seat = seat.clone();
-                if is_stopping {
-                    let save = self.saves_on_stop(&run, work);
-                    orders.push(Action::StopRank { seat, fence: fence.clone(), rank, save });
-                } else if let Some(start) = self.start(&run, work, rank, seat) {
-                    orders.push(Action::StartRank(start));
-                }
-            }
-            self.effects.actions.extend(orders);
-        }
-    }
-
-    /// Everything rank `rank` of a seated gang needs.
-    pub(super) fn start(&self, run: &RunName, id: WorkId, rank: u32, seat: Seat) -> Option<Start> {
-        let run = self.state.runs.get(run)?;
-        let work = run.works.get(&id)?;
-        let newest =
-            |model| Some((model, run.works.get(&WorkId::Model(model))?.committed.last()?.clone()));
-        let mut history = work.committed.iter().rev().cloned();
-        let gang = id.model().map_or(&run.head.spec.spec.gangs.expert, |it| run.head.spec.gang(it));
-        Some(Start {
-            seat,
-            fence: run.fence(id)?,
-            rank,
-            ranks: run.ranks(id),
-            store: run.head.spec.spec.store.clone(),
-            resume: history.next(),
-            fallbacks: history.collect(),
-            models: run.plan().reads(id).into_iter().filter_map(newest).collect(),
-            rendezvous: work.gang().and_then(|gang| gang.rendezvous.clone()),
-            grace_ms: gang.grace.millis(),
-        })
-    }
-
-    fn rendezvous(&mut self, fence: &Fence, address: String) {
-        let Some(found) = self.current(fence) else { return };
-        let Phase::Running(gang) = &found.phase else { return };
-        let workers: BTreeSet<WorkerId> =
-            gang.alive().map(|(_, seat)| seat.worker.clone()).collect();
-        if let Some(Work { phase: Phase::Running(gang), .. }) =
-            self.work_mut(&fence.run, fence.work)
-        {
-            gang.rendezvous = Some(address.clone());
-        }
-        for worker in workers {
-            let (fence, address) = (fence.clone(), address.clone());
-            self.act(Action::ShareRendezvous { worker, fence, address });
-        }
-    }
-
-    /// The work of `fence` if that is still its incarnation.
-    pub(super) fn current(&self, fence: &Fence) -> Option<&Work> {
-        self.state.work(&fence.run, fence.work).filter(|work| work.incarnation == fence.incarnation)
-    }
-
-    fn committed(&mut self, fence: &Fence, checkpoint: CheckpointRef) -> Result<(), Refusal> {
-        let work = self.state.work(&fence.run, fence.work).ok_or(Refusal::Unknown)?;
-        if work.incarnation != fence.incarnation {
-            return Err(Refusal::Superseded { current: work.incarnation });
-        }
-        // An acknowledgement was lost and the worker says it again; what is older may have left
-        // the kept history since. Within one incarnation steps only grow.
-        let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
-        if own.is_some_and(|own| own.step >= checkpoint.step) {
-            return Ok(());
-        }
-        if work.gang().is_none() {
-            return Err(Refusal::NotSeated);
-        }
-        self.record(fence, checkpoint);
-        Ok(())
-    }
-
-    /// Makes `checkpoint` the newest of its model's history.
-    ///
-    /// What is not older is dropped: a gang that found the newest one damaged has gone on from
-    /// an older one, and only the seated gang's word counts.
-    pub(super) fn record(&mut self, fence: &Fence, checkpoint: CheckpointRef) {
-        let keep = self
-            .state
-            .runs
-            .get(&fence.run)
-            .and_then(|run| usize::try_from(run.head.spec.spec.training.checkpoint.keep).ok())
-            .unwrap_or(usize::MAX);
-        let Some(work) = self.work_mut(&fence.run, fence.work) else { return };
-        let mut dropped: Vec<CheckpointRef> = Vec::new();
-        work.committed.retain(|older| {
-            let stays = older.step < checkpoint.step;
-            if !stays {
-                dropped.push(older.clone());
-            }
-            stays
-        });
-        work.committed.push(checkpoint);
-        work.strikes = 0;
-        while work.committed.len() > keep {
-            dropped.push(work.committed.remove(0));
-        }
-        if !dropped.is_empty() {
-            self.act(Action::Collect { run: fence.run.clone(), checkpoints: dropped });
+        let watched: Vec<(RunName, WorkId)> = self.state.seen.keys().cloned().collect();
+        for (run, id) in watched {
+            self.excuse(&run, id);
         }
     }
 
     fn tick(&mut self) {
-        let now = self.now;
-        let is_due = |worker: &Worker| worker.lost_at.is_some_and(|at| at <= now);
-        let lost: Vec<WorkerId> = self
-            .state
-            .workers
-            .iter()
-            .filter(|(_, worker)| is_due(worker))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for worker in lost {
-            self.lost(&worker, false);
-        }
-        let rested = |work: &Work| matches!(work.phase, Phase::Backoff { until } if until <= now);
-        for (run, id) in self.works_where(rested) {
-            if let Some(work) = self.work_mut(&run, id) {
-                work.phase = Phase::Waiting;
+        while let Some((until, run, id)) = self.state.index.rests.first().cloned() {
+            if until > self.now {
+                break;
             }
-        }
-    }
-
-    /// Takes a worker out, and with it every rank that was there.
-    fn lost(&mut self, worker: &WorkerId, said_so: bool) {
-        if self.state.workers.remove(worker).is_none() {
-            return;
-        }
-        self.effects.changed.insert(Object::Worker(worker.clone()));
-        let name = worker.to_string();
-        let failure = if said_so {
-            Failure::WorkerLeft { worker: name }
-        } else {
-            Failure::WorkerLost { worker: name }
-        };
-        for (run, id) in self.works_where(|work| work.gang().is_some()) {
-            let Some(fence) = self.state.runs.get(&run).and_then(|run| run.fence(id)) else {
-                continue;
-            };
-            let gang = self.state.work(&run, id).and_then(Work::gang);
-            let gone: Vec<u32> = gang
-                .into_iter()
-                .flat_map(Gang::alive)
-                .filter(|(_, seat)| seat.worker == *worker)
-                .map(|(rank, _)| rank)
-                .collect();
-            for rank in gone {
-                self.exited(&fence, rank, Outcome::Failed(failure.clone()));
+            if !self.has_room() {
+                self.effects.more = true;
+                break;
             }
+            self.change(&run, id, |work| work.phase = Phase::Waiting);
         }
+        self.judge_hangs();
+        self.end_quarantines();
     }
 }

@@ -1,11 +1,19 @@
 //! Scripts of events with the actions they lead to; the property and the simulation are in `clade-tests`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use expect_test::{Expect, expect};
 
+use super::index::Index;
+use super::invariants::{About, violations, whole};
 use super::*;
-use crate::ids::Digest;
+use crate::ids::{
+    CheckpointRef, Digest, Fence, Incarnation, ModelId, NodeName, Seat, Stage, Step, Term,
+    WorkId, WorkerId,
+};
+use crate::job::{Failure, Outcome};
+use crate::spec::RunSpec;
 
 const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");
 
@@ -47,14 +55,16 @@ impl Script {
         }
         // Evaluating the seed would take the first seat.
         run.works.get_mut(&WorkId::job(Stage::Evaluate, 0)).unwrap().phase = Phase::Done;
+        script.state.index = Index::of(&script.state);
         script.told.clear();
         script
     }
 
     fn event(&mut self, event: Event) {
-        let before = self.state.clone();
+        let about = About::of(&event);
         let effects = step(&mut self.state, Limits::default(), self.now, event);
-        assert_eq!(invariants::violations(&before, &self.state), vec![]);
+        assert_eq!(violations(&about, &effects, &self.state), vec![]);
+        assert_eq!(whole(&self.state, self.now), Vec::<String>::new());
         for action in effects.actions {
             let line = match action {
                 Action::StartRank(start) => {
@@ -83,24 +93,48 @@ impl Script {
         }
     }
 
+    /// Lets time pass as it does: a leader ticks ten times a second.
     fn at(&mut self, millis: u64) {
-        self.now = Millis(millis);
-        self.event(Event::Tick);
+        while self.now.0 < millis {
+            self.now = Millis(millis.min(self.now.0 + 500));
+            self.event(Event::Tick);
+        }
     }
 
     fn join(&mut self, worker: &str) {
-        let (worker, host) = (WorkerId(worker.into()), "h".into());
-        self.event(Event::WorkerAttached { worker, host, pid: 1, slots: 1, ranks: vec![] });
+        self.attach(worker, 1, vec![]);
     }
 
+    fn attach(&mut self, worker: &str, slots: u32, ranks: Vec<LiveRank>) {
+        let offer = offer(worker, slots);
+        let worker = WorkerId(worker.into());
+        self.event(Event::WorkerAttached { worker, offer, withdrawn: BTreeMap::new(), ranks });
+    }
+
+    /// The worker of a rank's seat says that it is gone.
     fn exit(&mut self, fence: &str, rank: u32, outcome: Outcome) {
-        self.event(Event::RankExited { fence: fence_of(fence), rank, outcome });
+        let fence = fence_of(fence);
+        let seat = self.state.seat(&fence, rank).cloned();
+        let worker = seat.map_or_else(|| WorkerId("w1".into()), |seat| seat.worker);
+        self.event(Event::RankExited { worker, fence, rank, outcome });
+    }
+
+    fn steps(&mut self, fence: &str, done: u64) {
+        let fence = fence_of(fence);
+        let worker = self.state.seat(&fence, 0).unwrap().worker.clone();
+        self.event(Event::Progressed { worker, fence, rank: 0, done, busy_us: 0 });
+    }
+
+    fn cordon(&mut self, node: &str, drain: bool) {
+        let node = NodeName(node.into());
+        self.event(Event::NodeCordoned { node, reason: "fan".into(), drain });
     }
 
     fn commit(&mut self, fence: &str, step: u64) {
         let fence = fence_of(fence);
         let checkpoint = checkpoint(fence.work.model().unwrap(), fence.incarnation.0, step);
-        let worker = WorkerId("w1".into());
+        let seat = self.state.seat(&fence, 0).cloned();
+        let worker = seat.map_or_else(|| WorkerId("w1".into()), |seat| seat.worker);
         self.event(Event::CheckpointReported { worker, fence, checkpoint });
     }
 
@@ -124,6 +158,12 @@ impl Script {
     fn check(&mut self, expected: &Expect) {
         expected.assert_eq(&std::mem::take(&mut self.told));
     }
+}
+
+/// Every worker is a node of its own.
+fn offer(worker: &str, slots: u32) -> Offer {
+    let node = NodeName(worker.replace('w', "n"));
+    Offer { node, slots, kind: "cpu".into(), domain: "rack".into(), ..Offer::default() }
 }
 
 /// `expert-1#2`
@@ -154,8 +194,8 @@ fn a_gang_starts_only_when_all_of_its_seats_are_held() {
     let mut script = Script::trained_seed();
     script.join("w1");
     script.check(&expect![[""]]);
-    assert_eq!(script.why("expert-0"), "needs 2 seats, 1 free");
-    assert_eq!(script.why("expert-1"), "expert-0 goes first");
+    assert_eq!(script.why("expert-0"), "needs 2 seats, the cluster has 1");
+    assert_eq!(script.why("expert-1"), "needs 2 seats, the cluster has 1");
     assert_eq!(script.why("report.0"), "waits for evaluate");
     script.join("w2");
     script.check(&expect![[r#"
@@ -210,6 +250,7 @@ fn what_a_superseded_gang_says_is_refused() {
     script.commit("expert-0#1", 400);
     script.exit("expert-0#1", 0, done());
     script.check(&expect![[r#"
+        refuse w1 clipart/expert-0#1: superseded by incarnation 2
         refuse w1 clipart/expert-0#1: superseded by incarnation 2
     "#]]);
     assert_eq!(script.work("expert-0").committed, vec![]);
@@ -294,8 +335,7 @@ fn a_change_of_leadership_restarts_no_gang_whose_worker_finds_its_way_back() {
     script.event(Event::TookLead { term: Term(2) });
     for (worker, rank) in [("w1", 0), ("w2", 1)] {
         let ranks = vec![LiveRank { fence: fence_of("expert-0#1"), rank, slot: 0 }];
-        let (worker, host) = (WorkerId(worker.into()), "h".into());
-        script.event(Event::WorkerAttached { worker, host, pid: 1, slots: 1, ranks });
+        script.attach(worker, 1, ranks);
     }
     script.at(60_000);
     script.check(&expect![[r#"
@@ -310,8 +350,7 @@ fn a_change_of_leadership_restarts_no_gang_whose_worker_finds_its_way_back() {
 fn an_unknown_worker_with_live_ranks_is_superseded() {
     let mut script = Script::trained_seed();
     let ranks = vec![LiveRank { fence: fence_of("expert-0#1"), rank: 0, slot: 0 }];
-    let (worker, host) = (WorkerId("w9".into()), "h".into());
-    script.event(Event::WorkerAttached { worker, host, pid: 1, slots: 1, ranks });
+    script.attach("w9", 1, ranks);
     script.check(&expect![[r#"
         supersede w9
     "#]]);
@@ -388,7 +427,13 @@ fn every_phase_and_outcome_is_read_back_as_it_was_saved() {
         Phase::Backoff { until: Millis(5) },
         Phase::Running(gang.clone()),
         Phase::Stopping { gang: gang.clone(), cause: Stop::RankGone },
-        Phase::Stopping { gang, cause: Stop::RunStopping },
+        Phase::Stopping { gang: gang.clone(), cause: Stop::RunStopping },
+        Phase::Stopping { gang: gang.clone(), cause: Stop::Hung { seconds: 61 } },
+        Phase::Stopping {
+            gang: gang.clone(),
+            cause: Stop::Preempted { by: "urgent".parse().unwrap(), work: WorkId::Model(ModelId::Seed) },
+        },
+        Phase::Stopping { gang, cause: Stop::Drained { node: NodeName("n1".into()) } },
         Phase::Inspecting { verdict: Verdict::Done { counts: counts.clone() } },
         Phase::Inspecting { verdict: Verdict::Stopped },
         Phase::Inspecting { verdict: Verdict::Failed { failure: failure.clone() } },

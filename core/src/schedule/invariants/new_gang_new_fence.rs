@@ -1,22 +1,25 @@
-//! New Gang, New Fence: seats never change hands under the same incarnation.
+//! New Gang, New Fence: seats never change hands under the same incarnation, and an incarnation is
+//! over before the next begins (G2).
 //!
 //! Without it a stopped gang could still commit, and two histories of one model would interleave.
 
-use super::Violation;
-use crate::schedule::{Gang, State};
+use super::Change;
 
-pub(super) fn check(before: &State, after: &State, found: &mut Vec<Violation>) {
-    for (name, run) in &after.runs {
-        for (id, now) in &run.works {
-            let Some(then) = before.work(name, *id) else { continue };
-            let seats = |gang: Option<&Gang>| gang.map(|gang| gang.seats.clone());
-            let (seated, sat) = (seats(now.gang()), seats(then.gang()));
-            let is_new_gang = seated.is_some() && sat.is_some() && seated != sat;
-            let reuses = is_new_gang && now.incarnation == then.incarnation;
-            if now.incarnation < then.incarnation || reuses {
-                found
-                    .push(Violation(format!("{name}/{id} reuses incarnation {}", now.incarnation)));
+pub(super) fn check(change: &Change<'_>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for (name, id, then, now) in change.works() {
+        if now.incarnation < then.incarnation {
+            seen.push(format!("{name}/{id} went back to incarnation {}", now.incarnation));
+        }
+        if let (Some(was), Some(is)) = (then.gang(), now.gang()) {
+            let is_same = was.seats == is.seats;
+            if now.incarnation == then.incarnation && !is_same {
+                seen.push(format!("{name}/{id} reuses incarnation {}", now.incarnation));
+            }
+            if now.incarnation != then.incarnation && was.exited.len() + 1 < was.seats.len() {
+                seen.push(format!("{name}/{id} began anew while {} ranks lived", was.seats.len()));
             }
         }
     }
+    seen
 }

@@ -3,12 +3,13 @@
 
 use proptest::prelude::*;
 
-use super::violations;
+use super::{About, violations, whole};
 use crate::ids::{
-    CheckpointRef, Digest, Fence, Incarnation, Millis, ModelId, Stage, Step, Term, WorkId, WorkerId,
+    CheckpointRef, Digest, Fence, Incarnation, Millis, ModelId, NodeName, RunName, Stage, Step,
+    Term, WorkId, WorkerId,
 };
 use crate::job::{Failure, Outcome};
-use crate::schedule::{Event, Limits, LiveRank, Object, State, step};
+use crate::schedule::{Event, Limits, LiveRank, Object, Offer, RunHead, State, Work, step};
 use crate::spec::RunSpec;
 
 fn any_work() -> impl Strategy<Value = WorkId> {
@@ -49,21 +50,47 @@ fn checkpoint(fence: &Fence, step: u64) -> Option<CheckpointRef> {
     Some(CheckpointRef { model: fence.work.model()?, incarnation, step: Step(step), manifest })
 }
 
+fn run_named(name: &str, priority: i32) -> Box<RunSpec> {
+    let demo = include_str!("../../../../deploy/demo/run.yaml");
+    let document = demo
+        .replace("name: clipart", &format!("name: {name}"))
+        .replace("  gangs:", &format!("  priority: {priority}\n  gangs:"));
+    Box::new(RunSpec::parse(&document).expect("the demo's document is valid"))
+}
+
+fn any_node() -> impl Strategy<Value = NodeName> {
+    (0_u32..2).prop_map(|index| NodeName(format!("n{index}")))
+}
+
+fn offer(worker: &WorkerId, slots: u32) -> Offer {
+    let node = NodeName(worker.0.replace(['w', '2'], "n").replace("nn", "n1"));
+    Offer { node, slots, kind: "cpu".into(), domain: "d".into(), ..Offer::default() }
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
-    let run = || "clipart".parse().expect("a run's name");
-    let spec = RunSpec::parse(include_str!("../../../../deploy/demo/run.yaml"));
-    let spec = Box::new(spec.expect("the demo's document is valid"));
-    let attached = (any_worker(), 0_u32..3, prop::collection::vec((any_fence(), 0_u32..2), 0..2));
+    let run = prop_oneof![Just("clipart"), Just("urgent")];
+    let run = run.prop_map(|name| -> RunName { name.parse().expect("a run's name") });
+    let spec = prop_oneof![Just(run_named("clipart", 0)), Just(run_named("urgent", 5))];
+    let attached = (
+        any_worker(),
+        0_u32..4,
+        prop::collection::vec((any_fence(), 0_u32..2), 0..2),
+        prop::collection::btree_map(0_u32..3, Just("ECC".to_owned()), 0..2),
+    );
     let steps = prop_oneof![Just(288_u64), 0_u64..500];
+    let about = || (any_worker(), any_fence());
     prop_oneof![
         1 => (2_u64..9).prop_map(|term| Event::TookLead { term: Term(term) }),
-        2 => Just(Event::Applied { spec, tars: 1 }),
-        1 => Just(Event::CancelRequested { run: run() }),
-        6 => attached.prop_map(|(worker, slots, ranks)| Event::WorkerAttached {
+        2 => spec.prop_map(|spec| Event::Applied { spec, tars: 1 }),
+        1 => run.prop_map(|run| Event::CancelRequested { run }),
+        1 => (any_node(), any::<bool>()).prop_map(|(node, drain)| {
+            Event::NodeCordoned { node, reason: "fan".into(), drain }
+        }),
+        1 => any_node().prop_map(|node| Event::NodeUncordoned { node }),
+        6 => attached.prop_map(|(worker, slots, ranks, withdrawn)| Event::WorkerAttached {
+            offer: offer(&worker, slots.min(2)),
             worker,
-            host: String::new(),
-            pid: 1,
-            slots,
+            withdrawn: if slots == 3 { withdrawn } else { [].into() },
             ranks: ranks
                 .into_iter()
                 .map(|(fence, rank)| LiveRank { fence, rank, slot: rank })
@@ -71,14 +98,23 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         1 => any_worker().prop_map(|worker| Event::WorkerDetached { worker }),
         1 => any_worker().prop_map(|worker| Event::WorkerLeft { worker }),
-        1 => any_fence().prop_map(|fence| Event::RendezvousPosted { fence, address: "a:1".into() }),
-        12 => (any_fence(), 0_u32..2, any_outcome())
-            .prop_map(|(fence, rank, outcome)| Event::RankExited { fence, rank, outcome }),
-        4 => (any_worker(), any_fence(), steps.clone()).prop_map(|(worker, fence, step)| {
+        1 => (any_worker(), 0_u32..3).prop_map(|(worker, slot)| {
+            Event::DeviceWithdrawn { worker, slot, reason: "XID 79".into() }
+        }),
+        1 => about().prop_map(|(worker, fence)| {
+            Event::RendezvousPosted { worker, fence, address: "a:1".into() }
+        }),
+        12 => (about(), 0_u32..2, any_outcome()).prop_map(|((worker, fence), rank, outcome)| {
+            Event::RankExited { worker, fence, rank, outcome }
+        }),
+        4 => (about(), steps.clone()).prop_map(|((worker, fence), step)| {
             match checkpoint(&fence, step) {
                 Some(checkpoint) => Event::CheckpointReported { worker, fence, checkpoint },
                 None => Event::Tick,
             }
+        }),
+        3 => (about(), steps.clone(), 0_u64..90_000).prop_map(|((worker, fence), done, busy_us)| {
+            Event::Progressed { worker, fence, rank: 0, done, busy_us }
         }),
         4 => (any_fence(), prop::option::of(steps)).prop_map(|(fence, step)| {
             let newest = step.and_then(|step| checkpoint(&fence, step));
@@ -88,37 +124,66 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// A state as a new leader would read it.
+fn reloaded(state: &State) -> State {
+    let heads: Vec<RunHead> = state.runs.values().map(|run| run.head.clone()).collect();
+    let works = state.runs.iter().flat_map(|(name, run)| {
+        let begun = run.works.iter().filter(|(_, work)| **work != Work::new());
+        begun.map(|(id, work)| (name.clone(), *id, work.clone()))
+    });
+    let (workers, nodes) = (state.workers.clone(), state.nodes.clone());
+    State::restore(state.term, heads, works.collect(), workers, nodes)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn every_invariant_holds_after_every_event_and_all_that_changed_is_saved(
-        events in prop::collection::vec((0_u64..2_000, any_event()), 0..120),
+        events in prop::collection::vec((0_u64..3_000, any_event()), 0..120),
     ) {
+        let limits = Limits { first_step: Millis(9_000), hang: Millis(7_000), ..Limits::default() };
         let mut state = State::default();
         let mut now = 0;
         for (wait, event) in events {
             now += wait;
             let before = state.clone();
-            let effects = step(&mut state, Limits::default(), Millis(now), event);
-            prop_assert_eq!(violations(&before, &state), vec![]);
+            let about = About::of(&event);
+            let effects = step(&mut state, limits, Millis(now), event);
+            prop_assert_eq!(violations(&about, &effects, &state), vec![]);
+            prop_assert_eq!(whole(&state, Millis(now)), Vec::<String>::new());
+            let is_saved = |object: Object| effects.changed.contains(&object);
             for (name, run) in &state.runs {
                 let then = before.runs.get(name);
-                let is_saved = |object: Object| effects.changed.contains(&object);
                 if then.map(|run| &run.head) != Some(&run.head) {
                     prop_assert!(is_saved(Object::Run(name.clone())));
                 }
                 for (id, work) in &run.works {
-                    if then.and_then(|run| run.works.get(id)) != Some(work) {
-                        prop_assert!(is_saved(Object::Work(name.clone(), *id)), "{} is not saved", id);
+                    let was = then.map_or(&Work::new(), |run| &run.works[id]).clone();
+                    if was != *work {
+                        prop_assert!(is_saved(Object::of(name, *id)), "{} is not saved", id);
+                        prop_assert!(then.is_none()
+                            || effects.before.works.get(&(name.clone(), *id)) == Some(&was));
                     }
                 }
             }
-            for (id, worker) in &state.workers {
-                if before.workers.get(id) != Some(worker) {
-                    prop_assert!(effects.changed.contains(&Object::Worker(id.clone())));
+            for id in before.workers.keys().chain(state.workers.keys()) {
+                let stored = |state: &State| {
+                    let worker = state.workers.get(id);
+                    worker.map(|worker| (worker.offer.clone(), worker.withdrawn.clone()))
+                };
+                if stored(&before) != stored(&state) {
+                    prop_assert!(is_saved(Object::Worker(id.clone())));
+                }
+            }
+            for name in before.nodes.keys().chain(state.nodes.keys()) {
+                if before.nodes.get(name) != state.nodes.get(name) {
+                    prop_assert!(is_saved(Object::Node(name.clone())));
                 }
             }
         }
+        let read = reloaded(&state);
+        prop_assert_eq!(&read.runs, &state.runs);
+        prop_assert_eq!(&read.nodes, &state.nodes);
     }
 }

@@ -1,22 +1,31 @@
-//! Whole Gangs: a gang has all of its seats or none, and they are different ones (G1).
+//! Whole Gangs: a gang has all of its seats or none, they are different ones, of one kind of device,
+//! and offer what the document requires (G1).
 //!
 //! Without it two gangs could each hold half and wait for each other for ever.
 
 use std::collections::BTreeSet;
 
-use super::Violation;
-use crate::schedule::State;
+use super::Change;
 
-pub(super) fn check(after: &State, found: &mut Vec<Violation>) {
-    for run in after.runs.values() {
-        for (&id, work) in &run.works {
-            let Some(gang) = work.gang() else { continue };
-            let different: BTreeSet<_> = gang.seats.iter().collect();
-            if different.len() != gang.seats.len()
-                || u32::try_from(gang.seats.len()) != Ok(run.ranks(id))
-            {
-                found.push(Violation(format!("{id} holds {} seats", gang.seats.len())));
-            }
+pub(super) fn check(change: &Change<'_>) -> Vec<String> {
+    let mut seen = Vec::new();
+    for (name, id, gang) in change.seated() {
+        let Some(run) = change.after.runs.get(name) else { continue };
+        let different: BTreeSet<_> = gang.seats.iter().collect();
+        if different.len() != gang.seats.len()
+            || u32::try_from(gang.seats.len()) != Ok(run.ranks(id))
+        {
+            seen.push(format!("{name}/{id} holds {} seats", gang.seats.len()));
+        }
+        let offers = gang.seats.iter().filter_map(|seat| change.after.workers.get(&seat.worker));
+        let offers: Vec<_> = offers.map(|worker| &worker.offer).collect();
+        if offers.iter().any(|offer| !run.requires(id).accepts(offer)) {
+            seen.push(format!("{name}/{id} sits where its requirements are not met"));
+        }
+        let kinds: BTreeSet<&String> = offers.iter().map(|offer| &offer.kind).collect();
+        if kinds.len() > 1 {
+            seen.push(format!("{name}/{id} mixes {kinds:?}"));
         }
     }
+    seen
 }

@@ -1,0 +1,46 @@
+//! Losses Stay Where They Are: what a worker or a rank says stops only gangs that are seated at that
+//! worker, or that very gang; others keep their seats and incarnations (G6).
+//!
+//! Preemption is the exception that is meant: it stops gangs of lower priorities, and says for whom.
+
+use super::Change;
+use crate::schedule::{Gang, Phase, Stop};
+
+pub(super) fn check(change: &Change<'_>) -> Vec<String> {
+    let about = change.about;
+    // Time and operators may end anything; each rank's end names its worker.
+    if about.worker.is_none() && about.fence.is_none() {
+        return Vec::new();
+    }
+    let is_hit = |run: &_, id, gang: &Gang| {
+        let is_own = about.fence.as_ref().is_some_and(|it| it.run == *run && it.work == id);
+        // Workers whose time was over are lost by whatever event comes next.
+        let lost = &change.effects.before.workers;
+        let is_there = |it: &crate::ids::WorkerId| {
+            about.worker.as_ref() == Some(it) || lost.contains_key(it)
+        };
+        is_own || gang.seats.iter().any(|seat| is_there(&seat.worker))
+    };
+    let works = change.works().filter(|(_, _, then, now)| {
+        matches!(then.phase, Phase::Running(_)) && !matches!(now.phase, Phase::Running(_))
+    });
+    let mut seen = Vec::new();
+    for (run, id, then, now) in works {
+        let is_told = match &now.phase {
+            Phase::Stopping { cause, .. } => {
+                matches!(cause, Stop::Preempted { .. } | Stop::RunStopping | Stop::Drained { .. })
+            }
+            Phase::Waiting
+            | Phase::Backoff { .. }
+            | Phase::Running(_)
+            | Phase::Inspecting { .. }
+            | Phase::Done
+            | Phase::Failed { .. } => false,
+        };
+        let is_hit = then.gang().is_some_and(|gang| is_hit(run, id, gang));
+        if !is_hit && !is_told {
+            seen.push(format!("{run}/{id} was stopped by {}", about.name));
+        }
+    }
+    seen
+}
