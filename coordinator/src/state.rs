@@ -92,7 +92,7 @@ pub(crate) trait Lead: Send + Sync {
     async fn load(&mut self) -> Result<Rows, LeadError>;
 
     /// Writes all or nothing, durably. After an error other than a refusal of its size nobody can
-    /// tell what is there but the next leader.
+    /// tell what is there but the next leader. Not safe to cancel: the lead may be lost then.
     async fn save(&mut self, writes: &[Write]) -> Result<(), LeadError>;
 
     /// Fires when this process may no longer act as the leader.

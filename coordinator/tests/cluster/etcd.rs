@@ -1,5 +1,7 @@
 //! A real etcd cluster on free ports in a folder of its own; it ends with the test.
 
+#![allow(dead_code, reason = "several test programs share this, and none uses all of it")]
+
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/etcd/bin");
 const STARTING: Duration = Duration::from_secs(60);
 
 /// Says why a test cannot run here.
-pub fn is_here() -> bool {
+pub(crate) fn is_here() -> bool {
     let is_here = Path::new(FOLDER).join("etcd").exists();
     if !is_here {
         println!("skipped: etcd: it is not in assets/etcd; `make etcd` puts it there");
@@ -26,16 +28,17 @@ pub fn is_here() -> bool {
 
 /// Certificates that members show and ask for.
 #[derive(Clone)]
-pub struct Tls {
-    pub ca: PathBuf,
-    pub cert: PathBuf,
-    pub key: PathBuf,
+pub(crate) struct Tls {
+    pub(crate) ca: PathBuf,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// Some members of one cluster.
-pub struct Etcd {
+pub(crate) struct Etcd {
     members: Vec<Member>,
-    pub folder: tempfile::TempDir,
+    tls: Option<Tls>,
+    pub(crate) folder: tempfile::TempDir,
 }
 
 struct Member {
@@ -56,11 +59,11 @@ impl Drop for Etcd {
 
 impl Etcd {
     /// Starts `count` members and waits until all are healthy.
-    pub fn start(count: usize) -> Self {
+    pub(crate) fn start(count: usize) -> Self {
         Self::start_with(count, None, &[])
     }
 
-    pub fn start_with(count: usize, tls: Option<&Tls>, extra: &[&str]) -> Self {
+    pub(crate) fn start_with(count: usize, tls: Option<&Tls>, extra: &[&str]) -> Self {
         // Somebody else may take a port between our finding it and etcd's binding it.
         for _ in 0..5 {
             let mut etcd = Self::prepare(count, tls, extra);
@@ -103,7 +106,7 @@ impl Etcd {
             Member { arguments, client, metrics, log, process: None }
         };
         let members = (0..count).map(member).collect();
-        Self { members, folder }
+        Self { members, tls: tls.cloned(), folder }
     }
 
     fn spawn(&mut self, at: usize) {
@@ -131,12 +134,12 @@ impl Etcd {
         true
     }
 
-    pub fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         self.members.iter().map(|member| member.client.clone()).collect()
     }
 
     /// The member that leads etcd's own cluster.
-    pub fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let began = Instant::now();
         loop {
             let leads = |member: &Member| {
@@ -151,7 +154,7 @@ impl Etcd {
     }
 
     /// SIGKILL; harmless if it is dead already.
-    pub fn kill(&mut self, at: usize) {
+    pub(crate) fn kill(&mut self, at: usize) {
         if let Some(mut process) = self.members[at].process.take() {
             process.kill().ok();
             process.wait().ok();
@@ -159,22 +162,26 @@ impl Etcd {
     }
 
     /// Starts a member that was killed, on the same ports and data, without waiting for its health.
-    pub fn restart(&mut self, at: usize) {
+    pub(crate) fn restart(&mut self, at: usize) {
         self.spawn(at);
     }
 
-    pub fn wait_until_healthy(&mut self) {
+    pub(crate) fn wait_until_healthy(&mut self) {
         assert!((0..self.members.len()).all(|at| self.wait(at)));
     }
 
-    pub fn signal(&self, at: usize, signal: Signal) {
+    pub(crate) fn signal(&self, at: usize, signal: Signal) {
         let process = self.members[at].process.as_ref().unwrap();
         kill(Pid::from_raw(i32::try_from(process.id()).unwrap()), signal).unwrap();
     }
 
     /// Runs etcdctl against the first member; gives what it said.
-    pub fn ctl(&self, arguments: &[&str]) -> String {
-        let said = Command::new(Path::new(FOLDER).join("etcdctl"))
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(Path::new(FOLDER).join("etcdctl"));
+        if let Some(Tls { ca, cert, key }) = &self.tls {
+            command.env("ETCDCTL_CACERT", ca).env("ETCDCTL_CERT", cert).env("ETCDCTL_KEY", key);
+        }
+        let said = command
             .env("ETCDCTL_API", "3")
             .arg(format!("--endpoints={}", self.members[0].client))
             .args(arguments)

@@ -1,5 +1,7 @@
 //! A TCP proxy that can lose what it carries, to leave requests of unknown outcome.
 
+#![allow(dead_code, reason = "several test programs share this, and none uses all of it")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +14,7 @@ use tokio::task::JoinSet;
 
 /// What happens to the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Pass,
     /// What clients send is lost, and connections are cut a moment later.
     LoseRequests,
@@ -23,7 +25,7 @@ pub enum Mode {
 /// How long something is lost before the connection is cut: longer than etcd takes to answer.
 const MOMENT: Duration = Duration::from_millis(300);
 
-pub struct Proxy {
+pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     lost: Arc<AtomicU64>,
@@ -32,7 +34,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Stands before `server`, an `http://…` URL.
-    pub async fn start(server: &str) -> Self {
+    pub(crate) async fn start(server: &str) -> Self {
         let server = server.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -42,7 +44,12 @@ impl Proxy {
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(carry(client, server.clone(), seen.clone(), Arc::clone(&counted)));
+                connections.spawn(carry(
+                    client,
+                    server.clone(),
+                    seen.clone(),
+                    Arc::clone(&counted),
+                ));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -50,28 +57,31 @@ impl Proxy {
         Self { address, mode, lost, _serving: serving }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
     }
 
     /// Bytes lost so far.
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
-async fn carry(client: TcpStream, server: String, mode: watch::Receiver<Mode>, lost: Arc<AtomicU64>) {
+async fn carry(
+    client: TcpStream,
+    server: String,
+    mode: watch::Receiver<Mode>,
+    lost: Arc<AtomicU64>,
+) {
     let Ok(server) = TcpStream::connect(server).await else { return };
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
-    let copies = [
-        (from_client, to_server, Mode::LoseRequests),
-        (from_server, to_client, Mode::LoseAnswers),
-    ];
+    let copies =
+        [(from_client, to_server, Mode::LoseRequests), (from_server, to_client, Mode::LoseAnswers)];
     let mut cutting = mode.clone();
     let mut running = JoinSet::new();
     for (mut from, mut to, losing) in copies {

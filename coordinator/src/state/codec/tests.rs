@@ -77,7 +77,7 @@ fn state_of_every_format_so_far_loads() {
         let run = state.runs.values().next().unwrap();
         assert_eq!(run.name().to_string(), "clipart");
         let seated = run.works.values().filter(|work| work.gang().is_some()).count();
-        assert_eq!((run.works.len(), seated), (22, 2));
+        assert_eq!((run.works.len(), seated), (29, 2));
     }
 }
 

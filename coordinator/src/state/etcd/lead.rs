@@ -43,8 +43,10 @@ pub(super) struct EtcdLead {
     id: i64,
     lease: Lease,
     identity: Identity,
-    /// Of the last transaction known to have taken effect.
-    sequence: u64,
+    /// The last transaction known to have taken effect.
+    last: u64,
+    /// The last one that was ever sent: one that nobody waited for must not share a name with another.
+    named: u64,
 }
 
 impl EtcdLead {
@@ -57,7 +59,7 @@ impl EtcdLead {
         lease: Lease,
         identity: Identity,
     ) -> Self {
-        Self { members, keys, term, guard, id, lease, identity, sequence: 0 }
+        Self { members, keys, term, guard, id, lease, identity, last: 0, named: 0 }
     }
 
     fn deposed(&self, why: impl Into<String>) -> LeadError {
@@ -66,7 +68,8 @@ impl EtcdLead {
 
     /// Makes one transaction take effect exactly once, or finds out that it never will.
     async fn transact(&mut self, mut operations: Vec<TxnOp>) -> Result<(), LeadError> {
-        let (last, this) = (mark(self.term, self.sequence), mark(self.term, self.sequence + 1));
+        self.named += 1;
+        let (last, this) = (mark(self.term, self.last), mark(self.term, self.named));
         let (leader, marker) = (self.keys.leader(), self.keys.marker());
         operations.push(TxnOp::put(marker.clone(), this.clone(), None));
         let txn = Txn::new()
@@ -90,7 +93,7 @@ impl EtcdLead {
                 return Err(self.deposed("the state was written by somebody else"));
             }
         }
-        self.sequence += 1;
+        self.last = self.named;
         Ok(())
     }
 
