@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz route-venv s3-venv
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz etcd route-venv s3-venv
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -18,6 +18,7 @@ setup: ## Fetch libtorch, build tools, the sentence encoder and the CLIP vocabul
 	@deploy/setup/prerequisites.sh
 	@deploy/setup/libtorch.sh
 	@deploy/setup/libjpeg.sh
+	@deploy/setup/protoc.sh
 	@deploy/setup/encoder.sh
 	@deploy/setup/vocabulary.sh
 
@@ -32,7 +33,7 @@ demo: setup pictures build ## Run the whole job on this machine; FRESH=1 starts 
 	@exec target/release/clade up -f deploy/demo/run.yaml $(if $(filter 1,$(FRESH)),--fresh)
 
 # `--show-output` also prints what passing tests say, which is where `skipped: why` stands.
-test: setup route-venv s3-venv ## Run every test; what this machine lacks is printed as `skipped: why`
+test: setup route-venv s3-venv etcd ## Run every test; what this machine lacks is printed as `skipped: why`
 	@exec $(CARGO) build --workspace --bins
 	@exec $(CARGO) test --workspace -- --show-output
 
@@ -60,10 +61,13 @@ route-venv: .venv-route/.complete ## Make a small Python environment in which te
 	@.venv-route/bin/pip install --quiet -r deploy/bundle/requirements.txt
 	@cp deploy/bundle/requirements.txt $@
 
+etcd: ## Fetch etcd, which tests of the coordinator start (once; 13 MB)
+	@deploy/setup/etcd.sh
+
 s3-venv: ## Install the S3 server that tests of the store start (once; 140 MB)
 	@deploy/setup/s3.sh
 
-verify: setup s3-venv route-venv ## Check formatting, lints, docs and tests; writes nothing but target/
+verify: setup s3-venv route-venv etcd ## Check formatting, lints, docs and tests; writes nothing but target/
 	@exec $(CARGO) fmt --all --check
 	@exec $(CARGO) clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' exec $(CARGO) doc --workspace --no-deps --document-private-items

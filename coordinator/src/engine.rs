@@ -1,26 +1,27 @@
-//! The one task that owns the state: events in, transaction, then actions out.
+//! The one task that owns the state while this process leads: events in, transaction, actions out.
 //!
-//! State is saved before the actions it implies are performed. A crash between the two repeats
-//! actions, and never forgets one: what a restarted coordinator finds seated is ordered again
-//! when its worker attaches, and what was being inspected is inspected again.
+//! State is saved before the actions it implies are performed, and before anybody is answered. A
+//! crash between the two repeats actions, and never forgets one: what a new leader finds seated is
+//! ordered again when its worker attaches, and what was being inspected is inspected again.
+//! Events that wait together share a transaction.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
 use clade_core::ids::{Fence, Millis, RunName, WorkerId};
-use clade_core::schedule::{Action, Event, Limits, RunPhase, State, invariants, step};
+use clade_core::schedule::{Action, Event, Limits, Object, RunPhase, State, invariants, step};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{debug, error, info, warn};
 
 use crate::observed::Observed;
-use crate::state::Db;
-use crate::{outside, view};
+use crate::outside;
+use crate::question::{Question, Reply};
+use crate::state::{Lead, LeadError, MOST_BYTES, MOST_KEYS, Write, codec};
 
 /// Orders to one worker, in order.
 #[derive(Clone)]
@@ -38,6 +39,12 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Orders a slow worker may be behind before its stream is given up.
 pub(crate) const ORDERS_IN_FLIGHT: usize = 1024;
+
+/// Commands that may wait.
+const COMMANDS: usize = 4096;
+
+/// Changed objects after which no further event joins a transaction: room for what one more adds.
+const ENOUGH: usize = 80;
 
 /// What may be asked of the engine.
 pub(crate) enum Command {
@@ -66,30 +73,24 @@ pub(crate) enum Command {
         tars: u32,
         reply: oneshot::Sender<Result<v1::ApplyEffect, Status>>,
     },
-    Find {
-        run: RunName,
-        reply: oneshot::Sender<Option<(RunSpec, RunPhase)>>,
-    },
     Cancel {
         run: RunName,
         reply: oneshot::Sender<Result<(), Status>>,
     },
-    Status {
-        run: Option<RunName>,
-        reply: oneshot::Sender<v1::GetStatusResponse>,
-    },
+    /// What a standby could answer, too.
+    Ask(Question),
 }
 
 /// A handle to the engine; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Engine {
     commands: mpsc::Sender<Command>,
+    over: CancellationToken,
 }
 
 impl Engine {
     pub(crate) async fn send(&self, command: Command) -> Result<(), Status> {
-        let gone = |_| Status::unavailable("the coordinator is stopping; try again");
-        self.commands.send(command).await.map_err(gone)
+        self.commands.send(command).await.map_err(|_| no_longer())
     }
 
     /// Sends a command and waits for its reply.
@@ -99,94 +100,166 @@ impl Engine {
     ) -> Result<T, Status> {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply)).await?;
-        answer.await.map_err(|_| Status::unavailable("the coordinator is stopping; try again"))
+        answer.await.map_err(|_| no_longer())
+    }
+
+    /// Waits until this engine decides nothing any more.
+    pub(crate) async fn over(&self) {
+        self.over.cancelled().await;
     }
 }
 
-/// Takes the lead and starts the engine's task, which ends when `shutdown` fires.
-pub(crate) fn start(
-    db: Db,
-    limits: Limits,
-    shutdown: CancellationToken,
-) -> anyhow::Result<(Engine, JoinHandle<anyhow::Result<()>>)> {
-    let (state, term) = db.take_lead()?;
-    info!(%term, runs = state.runs.len(), workers = state.workers.len(), "takes the lead");
-    let (commands, receiver) = mpsc::channel(4096);
+/// What is told to whoever waits for an engine that ended.
+pub(crate) fn no_longer() -> Status {
+    Status::unavailable("this coordinator leads no longer; try again")
+}
+
+/// Makes an engine for `state`; it decides once its task runs.
+pub(crate) fn new(lead: Box<dyn Lead>, limits: Limits, state: State) -> (Engine, Task) {
+    let (sender, commands) = mpsc::channel(COMMANDS);
+    let over = CancellationToken::new();
     let task = Task {
-        db,
+        lead,
         limits,
         state,
+        commands,
+        over: over.clone(),
         observed: Observed::default(),
         streams: BTreeMap::new(),
         outside: JoinSet::new(),
     };
-    let running = tokio::spawn(async move {
-        let ended = task.run(receiver, &shutdown).await;
-        // A coordinator that cannot write its state must not go on serving.
-        shutdown.cancel();
-        ended
-    });
-    Ok((Engine { commands }, running))
+    (Engine { commands: sender, over }, task)
 }
 
-struct Task {
-    db: Db,
+/// How an engine came to its end.
+pub(crate) enum Ended {
+    /// It was told to stop and still leads.
+    Shutdown(Box<dyn Lead>),
+    Deposed,
+}
+
+/// The engine itself.
+pub(crate) struct Task {
+    lead: Box<dyn Lead>,
     limits: Limits,
     state: State,
+    commands: mpsc::Receiver<Command>,
+    over: CancellationToken,
     observed: Observed,
     streams: BTreeMap<WorkerId, (StreamId, Orders)>,
     /// Listings and deletions in the object store, each of which ends in an event or in nothing.
     outside: JoinSet<Option<Event>>,
 }
 
+/// Events that share a transaction: what is to be saved, and what is to be done after that.
+#[derive(Default)]
+struct Batch {
+    changed: BTreeSet<Object>,
+    after: Vec<After>,
+}
+
+enum After {
+    Act(Action),
+    Acknowledge { worker: WorkerId, sequence: u64 },
+    Reply(Reply),
+}
+
 impl Task {
-    async fn run(
-        mut self,
-        mut commands: mpsc::Receiver<Command>,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
+    /// Decides until `shutdown`, or until the lead is lost.
+    pub(crate) async fn run(mut self, shutdown: &CancellationToken) -> Result<Ended, LeadError> {
+        let ended = self.decide(shutdown).await;
+        // Streams end before anybody else can lead, or soon after.
+        self.over.cancel();
+        ended.map(
+            |is_shutdown| if is_shutdown { Ended::Shutdown(self.lead) } else { Ended::Deposed },
+        )
+    }
+
+    /// Gives whether it was told to stop.
+    async fn decide(&mut self, shutdown: &CancellationToken) -> Result<bool, LeadError> {
+        let lost = self.lead.lost();
+        let mut batch = Batch::default();
         let term = self.state.term;
-        self.event(Event::TookLead { term })?;
+        self.event(Event::TookLead { term }, &mut batch);
+        self.finish(batch).await?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let mut batch = Batch::default();
             // Every branch is safe to cancel: none holds a message across an await.
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                _ = ticks.tick() => self.event(Event::Tick)?,
-                Some(ended) = self.outside.join_next() => {
-                    if let Some(event) = ended.context("a store task panicked")? {
-                        self.event(event)?;
-                    }
-                }
-                received = commands.recv() => match received {
-                    Some(command) => self.command(command)?,
-                    None => return Ok(()),
+                () = shutdown.cancelled() => return Ok(true),
+                () = lost.cancelled() => return Ok(false),
+                _ = ticks.tick() => self.event(Event::Tick, &mut batch),
+                Some(ended) = self.outside.join_next() => match ended {
+                    Ok(Some(event)) => self.event(event, &mut batch),
+                    Ok(None) => (),
+                    // What it was to find out is asked again by the next leader, this one or another.
+                    Err(error) => error!(%error, "a store task panicked"),
                 },
+                Some(command) = self.commands.recv() => self.command(command, &mut batch),
             }
+            while batch.changed.len() < ENOUGH
+                && let Ok(command) = self.commands.try_recv()
+            {
+                self.command(command, &mut batch);
+            }
+            self.finish(batch).await?;
         }
     }
 
-    fn command(&mut self, command: Command) -> anyhow::Result<()> {
+    /// Saves a batch, then does what follows from it, in order.
+    async fn finish(&mut self, batch: Batch) -> Result<(), LeadError> {
+        let Batch { changed, after } = batch;
+        let mut writes = codec::encode(&self.state, &changed);
+        if writes.len() > MOST_KEYS {
+            // A run's row sorts before its works' and is written last: without it they count for nothing.
+            error!(keys = writes.len(), "one event changed more than one transaction may write");
+            writes.reverse();
+        }
+        for part in parts(&writes) {
+            self.lead.save(part).await?;
+        }
+        if !after.is_empty() && !self.lead.is_held() {
+            let why = "its lease ran out while it was saving".to_owned();
+            return Err(LeadError::Deposed { term: self.state.term, why });
+        }
+        for next in after {
+            match next {
+                After::Act(action) => {
+                    info!(?action, "action");
+                    self.perform(action);
+                }
+                After::Acknowledge { worker, sequence } => {
+                    let done = v1::Acknowledge { sequence };
+                    self.order(&worker, v1::session_response::Order::Acknowledge(done));
+                }
+                After::Reply(reply) => reply(),
+            }
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command, batch: &mut Batch) {
+        let reply = |reply: Reply| After::Reply(reply);
         match command {
             Command::Attach { worker, stream, orders, event } => {
                 let welcome =
                     v1::session_response::Order::Welcome(v1::Welcome { heartbeat_ms: 1000 });
                 self.streams.insert(worker.clone(), (stream, orders));
                 self.order(&worker, welcome);
-                self.event(event)?;
+                self.event(event, batch);
             }
             Command::Detach { worker, stream } => {
                 if self.streams.get(&worker).is_some_and(|(current, _)| *current == stream) {
                     self.streams.remove(&worker);
-                    self.event(Event::WorkerDetached { worker })?;
+                    self.event(Event::WorkerDetached { worker }, batch);
                 }
             }
             Command::Report { worker, sequence, event } => {
-                self.event(event)?;
+                self.event(event, batch);
                 if sequence > 0 {
-                    let done = v1::Acknowledge { sequence };
-                    self.order(&worker, v1::session_response::Order::Acknowledge(done));
+                    batch.after.push(After::Acknowledge { worker, sequence });
                 }
             }
             Command::Progress { fence, progress } => {
@@ -195,40 +268,35 @@ impl Task {
                     self.observed.progress(fence, &progress);
                 }
             }
-            Command::Apply { spec, tars, reply } => {
-                let effect = self.apply(spec, tars)?;
-                reply.send(effect).ok();
+            Command::Apply { spec, tars, reply: to } => {
+                let effect = self.apply(spec, tars, batch);
+                batch.after.push(reply(Box::new(move || drop(to.send(effect)))));
             }
-            Command::Find { run, reply } => {
-                let found = self.state.runs.get(&run);
-                reply.send(found.map(|run| (run.head.spec.clone(), run.head.phase.clone()))).ok();
-            }
-            Command::Cancel { run, reply } => {
+            Command::Cancel { run, reply: to } => {
                 let answer = if self.state.runs.contains_key(&run) {
-                    self.event(Event::CancelRequested { run })?;
+                    self.event(Event::CancelRequested { run }, batch);
                     Ok(())
                 } else {
                     Err(outside::unknown_run(&run))
                 };
-                reply.send(answer).ok();
+                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
             }
-            Command::Status { run, reply } => {
-                let status = view::status(&self.state, &self.observed, now(), run.as_ref());
-                reply.send(status).ok();
+            Command::Ask(question) => {
+                batch.after.push(reply(question.answer(&self.state, &self.observed, now())));
             }
         }
-        Ok(())
     }
 
     fn apply(
         &mut self,
         spec: Box<RunSpec>,
         tars: u32,
-    ) -> anyhow::Result<Result<v1::ApplyEffect, Status>> {
+        batch: &mut Batch,
+    ) -> Result<v1::ApplyEffect, Status> {
         let effect = match self.state.runs.get(spec.name()) {
             None => v1::ApplyEffect::Created,
             Some(run) if run.head.spec != *spec => {
-                return Ok(Err(outside::other_document(spec.name())));
+                return Err(outside::other_document(spec.name()));
             }
             Some(run) => match run.head.phase {
                 RunPhase::Active | RunPhase::Finished => v1::ApplyEffect::Unchanged,
@@ -237,12 +305,12 @@ impl Task {
                 }
             },
         };
-        self.event(Event::Applied { spec, tars })?;
-        Ok(Ok(effect))
+        self.event(Event::Applied { spec, tars }, batch);
+        Ok(effect)
     }
 
-    /// The choke point: one event, one transaction, then its actions.
-    fn event(&mut self, event: Event) -> anyhow::Result<()> {
+    /// The choke point: one event changes the state in memory and joins the batch.
+    fn event(&mut self, event: Event, batch: &mut Batch) {
         if event != Event::Tick {
             debug!(?event, "event");
         }
@@ -253,12 +321,8 @@ impl Task {
                 error!(violation = violation.0, "invariant broken");
             }
         }
-        tokio::task::block_in_place(|| self.db.save(&self.state, &effects.changed))?;
-        for action in effects.actions {
-            info!(?action, "action");
-            self.perform(action);
-        }
-        Ok(())
+        batch.changed.extend(effects.changed);
+        batch.after.extend(effects.actions.into_iter().map(After::Act));
     }
 
     fn perform(&mut self, action: Action) {
@@ -316,8 +380,25 @@ impl Task {
     }
 }
 
+/// Splits writes into what single transactions may hold; almost always there is one.
+fn parts(writes: &[Write]) -> impl Iterator<Item = &[Write]> {
+    let mut rest = writes;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(MOST_KEYS).take_while(|write| {
+            bytes += write.bytes();
+            bytes <= MOST_BYTES
+        });
+        // A single row that is too large is left to be refused by name.
+        let count = fits.count().max(1).min(rest.len());
+        let (part, after) = rest.split_at(count);
+        rest = after;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
 /// The time as the scheduler counts it.
-fn now() -> Millis {
+pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -1,21 +1,23 @@
 //! `clade-coordinator`: owns every decision of a run and no tensor.
 
+mod allowance;
 mod engine;
 mod observed;
 mod operators;
 mod outside;
+mod question;
+mod role;
+mod serve;
+mod standby;
 mod state;
 mod view;
 mod workers;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clade_core::schedule::Limits;
-use clade_proto::v1::run_service_server::RunServiceServer;
-use clade_proto::v1::worker_service_server::WorkerServiceServer;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -24,16 +26,16 @@ use tracing::info;
 /// Shards a dataset by cluster and schedules the training of its experts onto workers.
 ///
 /// Workers and the `clade` command find it at --listen. Its decisions are kept in one file in
-/// --state, which only one coordinator may hold at a time.
+/// --state, which only one coordinator may hold at a time, or in --etcd, where several coordinators
+/// elect one that leads while the others stand by.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
     /// Address to serve on. Only loopback: callers are not asked who they are yet
     #[arg(long, default_value = "127.0.0.1:7600")]
     listen: SocketAddr,
-    /// Folder of the embedded state; made if it is not there
-    #[arg(long, default_value = "clade-data/coordinator")]
-    state: PathBuf,
+    #[command(flatten)]
+    state: state::options::StateArgs,
     /// Leave when standard input closes: whoever started this is gone
     #[arg(long)]
     exit_with_stdin: bool,
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .context("cannot start the async runtime")
-        .and_then(|runtime| runtime.block_on(serve(Args::parse())));
+        .and_then(|runtime| runtime.block_on(run(Args::parse())));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<()> {
+async fn run(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<()> {
+    // Who may call at all is decided here.
     anyhow::ensure!(
         listen.ip().is_loopback(),
         "will not listen on {listen}: there is no authentication yet, so only loopback addresses \
@@ -72,41 +75,37 @@ async fn serve(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}: stop what listens there, or choose another --listen")
     })?;
-    let db = state::Db::open(&state)?;
+    let options = state.read(listen)?;
     let shutdown = CancellationToken::new();
-    let (engine, running) = engine::start(db, Limits::default(), shutdown.clone())?;
-    info!(%listen, state = %state.display(), "coordinator serves");
+    let signals = tokio::spawn(stop_on_signal(shutdown.clone(), exit_with_stdin));
+    let (role, roles) = role::Roles::new();
+    let stop = shutdown.clone();
+    let roling = tokio::spawn(async move {
+        let ended = role::run(options, Limits::default(), role, stop.clone()).await;
+        // A coordinator that can neither lead nor stand by must not go on serving.
+        stop.cancel();
+        ended
+    });
+    info!(%listen, "coordinator serves");
+    let served = serve::serve(listener, roles, shutdown.clone()).await;
+    shutdown.cancel();
+    let ended = roling.await.context("the role's task failed")?;
+    signals.await.context("the signal task failed")??;
+    ended.and(served)
+}
 
-    let stopper = shutdown.clone();
+/// Fires `shutdown` when this process is told to stop.
+async fn stop_on_signal(shutdown: CancellationToken, exit_with_stdin: bool) -> anyhow::Result<()> {
+    let _stopper = shutdown.clone().drop_guard();
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let signals = tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => info!("stops: SIGTERM"),
-            _ = interrupt.recv() => info!("stops: SIGINT"),
-            () = stdin_closed(), if exit_with_stdin => info!("stops: standard input closed"),
-            () = stopper.cancelled() => (),
-        }
-        stopper.cancel();
-    });
-    tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
-        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
-        .tcp_nodelay(true)
-        .add_service(WorkerServiceServer::new(workers::Workers::new(
-            engine.clone(),
-            shutdown.clone(),
-        )))
-        .add_service(RunServiceServer::new(operators::Operators::new(engine)))
-        .serve_with_incoming_shutdown(
-            tokio_stream::wrappers::TcpListenerStream::new(listener),
-            shutdown.clone().cancelled_owned(),
-        )
-        .await
-        .context("serving failed")?;
-    shutdown.cancel();
-    signals.await.context("the signal task failed")?;
-    running.await.context("the engine failed")?
+    tokio::select! {
+        _ = terminate.recv() => info!("stops: SIGTERM"),
+        _ = interrupt.recv() => info!("stops: SIGINT"),
+        () = stdin_closed(), if exit_with_stdin => info!("stops: standard input closed"),
+        () = shutdown.cancelled() => (),
+    }
+    Ok(())
 }
 
 /// Waits for the end of standard input on a thread of its own.

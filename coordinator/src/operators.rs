@@ -8,26 +8,28 @@ use clade_proto::v1::{self, ApplyEffect};
 use clade_store::{Buckets, Inputs, Store, StoreError, find_inputs_in, keys};
 use tonic::{Request, Response, Status};
 
-use crate::engine::{Command, Engine};
+use crate::engine::Command;
 use crate::outside;
+use crate::question::Question;
+use crate::role::Roles;
 
 /// Bytes of each log shown unless asked for more or less.
 const DEFAULT_TAIL: u64 = 64 * 1024;
 
 /// Serves the operators.
 pub(crate) struct Operators {
-    engine: Engine,
+    roles: Roles,
 }
 
 impl Operators {
-    pub(crate) const fn new(engine: Engine) -> Self {
-        Self { engine }
+    pub(crate) const fn new(roles: Roles) -> Self {
+        Self { roles }
     }
 
     /// The store of a run that must exist.
     async fn store_of(&self, run: &str) -> Result<(RunName, Store), Status> {
         let run: RunName = parse_name(run)?;
-        let found = self.engine.ask(|reply| Command::Find { run: run.clone(), reply }).await?;
+        let found = self.roles.ask(|reply| Question::Find { run: run.clone(), reply }).await?;
         let (spec, _) = found.ok_or_else(|| outside::unknown_run(&run))?;
         let store = Store::open(&spec.spec.store).map_err(|error| failed(&error))?;
         Ok((run, store))
@@ -49,12 +51,14 @@ impl RunService for Operators {
         &self,
         request: Request<v1::ApplyRunRequest>,
     ) -> Result<Response<v1::ApplyRunResponse>, Status> {
+        let engine = self.roles.engine()?;
         let v1::ApplyRunRequest { document, base_dir } = request.into_inner();
         let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let mut spec = RunSpec::parse(&document).map_err(|error| refused(&error))?;
         spec.resolve(&base_dir);
         let name = spec.name().clone();
-        let found = self.engine.ask(|reply| Command::Find { run: name.clone(), reply }).await?;
+        let find = |reply| Command::Ask(Question::Find { run: name.clone(), reply });
+        let found = engine.ask(find).await?;
         let tars = match found {
             Some((known, _)) if known != spec => return Err(outside::other_document(&name)),
             // The inputs of a known run are those it was made with.
@@ -70,7 +74,7 @@ impl RunService for Operators {
             }
         };
         let spec = Box::new(spec);
-        let effect = self.engine.ask(|reply| Command::Apply { spec, tars, reply }).await??;
+        let effect = engine.ask(|reply| Command::Apply { spec, tars, reply }).await??;
         let effect = ApplyEffect::into(effect);
         Ok(Response::new(v1::ApplyRunResponse { run: name.to_string(), effect }))
     }
@@ -79,8 +83,9 @@ impl RunService for Operators {
         &self,
         request: Request<v1::CancelRunRequest>,
     ) -> Result<Response<v1::CancelRunResponse>, Status> {
+        let engine = self.roles.engine()?;
         let run = parse_name(&request.into_inner().run)?;
-        self.engine.ask(|reply| Command::Cancel { run, reply }).await??;
+        engine.ask(|reply| Command::Cancel { run, reply }).await??;
         Ok(Response::new(v1::CancelRunResponse {}))
     }
 
@@ -91,7 +96,7 @@ impl RunService for Operators {
         let run = request.into_inner().run;
         let run = if run.is_empty() { None } else { Some(parse_name(&run)?) };
         let wanted = run.clone();
-        let mut status = self.engine.ask(|reply| Command::Status { run, reply }).await?;
+        let mut status = self.roles.ask(|reply| Question::Status { run, reply }).await?;
         if let Some(run) = wanted
             && status.runs.is_empty()
         {
@@ -109,6 +114,7 @@ impl RunService for Operators {
         &self,
         request: Request<v1::GetReportRequest>,
     ) -> Result<Response<v1::GetReportResponse>, Status> {
+        self.roles.engine()?;
         let found = self.store_of(&request.into_inner().run).await?;
         let (run, store) = &found;
         let text = |key: String| async move {
@@ -133,6 +139,7 @@ impl RunService for Operators {
         &self,
         request: Request<v1::GetLogsRequest>,
     ) -> Result<Response<v1::GetLogsResponse>, Status> {
+        self.roles.engine()?;
         let v1::GetLogsRequest { run, work, tail_bytes } = request.into_inner();
         let (run, store) = self.store_of(&run).await?;
         let tail = if tail_bytes == 0 { DEFAULT_TAIL } else { tail_bytes };

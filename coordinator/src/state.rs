@@ -1,175 +1,141 @@
-//! The embedded store: one redb file, one key per object, held by one process at a time.
+//! Where decisions are kept: one interface, two backends.
 //!
-//! `run/<run>`, `work/<run>/<work>`, `worker/<worker>` and `term`. A transaction holds exactly
-//! what one event changed and is on disk when [`Db::save`] returns.
+//! A [`Backend`] holds *rows*, keys and bytes, and lets one process at a time lead. Whoever leads
+//! gets a [`Lead`], the only thing that can write. The embedded backend is one file that one
+//! process can hold; the etcd backend elects among several. Nothing here knows what a row means
+//! except `codec`, and nothing here decides anything.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+pub(crate) mod codec;
+mod embedded;
+mod error;
+mod etcd;
+mod format;
+mod identity;
+pub(crate) mod options;
 
-use clade_core::ids::{RunName, Term, WorkId, WorkerId};
-use clade_core::schedule::{Object, Run, RunHead, State, Work, Worker};
-use redb::{Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, TableDefinition};
-use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 
-const OBJECTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
+use clade_core::ids::Term;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
-/// Why the state could not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StateError {
-    #[error(
-        "{} is held by another coordinator: stop that one, or give this one another --state",
-        .0.display()
-    )]
-    Held(PathBuf),
-    #[error("cannot open {}: {reason}", path.display())]
-    Open { path: PathBuf, reason: String },
-    #[error("the state holds something unreadable at `{key}`: {reason}")]
-    Garbled { key: String, reason: String },
-    #[error("cannot write the state; nothing was decided: {0}")]
-    Write(Box<redb::Error>),
-    #[error("cannot encode the state: {0}")]
-    Encode(#[from] serde_json::Error),
+pub(crate) use error::{LeadError, OpenError};
+pub(crate) use options::Options;
+
+/// Everything that is kept, by key.
+pub(crate) type Rows = BTreeMap<String, Vec<u8>>;
+
+/// Keys that one transaction may write: etcd takes 128 operations, and ours adds its own.
+pub(crate) const MOST_KEYS: usize = 100;
+
+/// Bytes that one transaction may write: etcd takes requests of 1.5 MiB, envelope included.
+pub(crate) const MOST_BYTES: usize = 1_400_000;
+
+/// One change to one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Write {
+    Put { key: String, value: Vec<u8> },
+    Delete { key: String },
 }
 
-macro_rules! write_errors {
-    ($($error:ident),*) => {
-        $(impl From<redb::$error> for StateError {
-            fn from(error: redb::$error) -> Self {
-                Self::Write(Box::new(error.into()))
-            }
-        })*
-    };
-}
-
-write_errors!(TransactionError, TableError, StorageError, CommitError);
-
-/// The open state file.
-pub(crate) struct Db {
-    database: Database,
-}
-
-impl Db {
-    /// Opens `folder`/state.redb, which no other process may hold.
-    pub(crate) fn open(folder: &Path) -> Result<Self, StateError> {
-        let path = folder.join("state.redb");
-        let failed = |reason: String| StateError::Open { path: path.clone(), reason };
-        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
-        match Database::create(&path) {
-            Ok(database) => Ok(Self { database }),
-            Err(DatabaseError::DatabaseAlreadyOpen) => Err(StateError::Held(path)),
-            Err(error) => Err(failed(error.to_string())),
+impl Write {
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Put { key, value } => key.len() + value.len(),
+            Self::Delete { key } => key.len(),
         }
     }
 
-    /// Reads the whole state and takes the lead under the next term, durably.
-    pub(crate) fn take_lead(&self) -> Result<(State, Term), StateError> {
-        let mut state = State::default();
-        let writing = self.database.begin_write()?;
-        {
-            let mut table = writing.open_table(OBJECTS)?;
-            let last: Term = match table.get("term")? {
-                Some(found) => decode("term", found.value())?,
-                None => Term(0),
-            };
-            let term = last.next();
-            table.insert("term", serde_json::to_vec(&term)?.as_slice())?;
-            state.term = term;
-        }
-        writing.commit()?;
-        let reading = self.database.begin_read()?;
-        let table = reading.open_table(OBJECTS)?;
-        let mut works: BTreeMap<RunName, BTreeMap<WorkId, Work>> = BTreeMap::new();
-        for row in table.iter()? {
-            let (key, value) = row?;
-            let (key, value) = (key.value(), value.value());
-            let parts: Vec<&str> = key.splitn(3, '/').collect();
-            match parts[..] {
-                ["term"] => (),
-                ["run", _] => {
-                    let head: RunHead = decode(key, value)?;
-                    let name = head.spec.name().clone();
-                    state.runs.insert(name, Run { head, works: BTreeMap::new() });
-                }
-                ["work", run, work] => {
-                    let (run, work) = (id(key, run)?, id(key, work)?);
-                    works.entry(run).or_default().insert(work, decode(key, value)?);
-                }
-                ["worker", worker] => {
-                    let worker_id = WorkerId(worker.to_owned());
-                    state.workers.insert(worker_id, decode::<Worker>(key, value)?);
-                }
-                _ => {
-                    let reason = "no such kind of object".to_owned();
-                    return Err(StateError::Garbled { key: key.to_owned(), reason });
-                }
-            }
-        }
-        for (name, works) in works {
-            if let Some(run) = state.runs.get_mut(&name) {
-                run.works = works;
-            }
-        }
-        let term = state.term;
-        Ok((state, term))
-    }
-
-    /// Writes what changed, in one transaction.
-    pub(crate) fn save(&self, state: &State, changed: &BTreeSet<Object>) -> Result<(), StateError> {
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let writing = self.database.begin_write()?;
-        {
-            let mut table = writing.open_table(OBJECTS)?;
-            for object in changed {
-                let (key, value) = encode(state, object)?;
-                match value {
-                    Some(value) => {
-                        table.insert(key.as_str(), value.as_slice())?;
-                    }
-                    None => {
-                        table.remove(key.as_str())?;
-                    }
-                }
-            }
-        }
-        writing.commit()?;
-        Ok(())
+    pub(crate) fn apply(self, rows: &mut Rows) {
+        match self {
+            Self::Put { key, value } => rows.insert(key, value),
+            Self::Delete { key } => rows.remove(&key),
+        };
     }
 }
 
-/// The key of an object, and its value unless it is gone.
-fn encode(state: &State, object: &Object) -> Result<(String, Option<Vec<u8>>), StateError> {
-    Ok(match object {
-        Object::Run(name) => {
-            let value =
-                state.runs.get(name).map(|run| serde_json::to_vec(&run.head)).transpose()?;
-            (format!("run/{name}"), value)
+/// Who leads, as everyone who can read the state is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leader {
+    /// Where clients and workers reach it.
+    pub(crate) address: String,
+    pub(crate) term: Term,
+}
+
+/// What somebody who only looks on is told, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Everything there is, whatever was told before.
+    Anew { rows: Rows, leader: Option<Leader> },
+    /// What one transaction wrote.
+    Writes(Vec<Write>),
+    /// Somebody else leads, or nobody does.
+    Leader(Option<Leader>),
+}
+
+/// A place where state is kept.
+#[tonic::async_trait]
+pub(crate) trait Backend: Send + Sync {
+    /// Waits until this process leads. Safe to cancel: a lead that nobody took runs out.
+    async fn campaign(&self) -> Result<Box<dyn Lead>, OpenError>;
+
+    /// Looks on from now on. The first change is always [`Change::Anew`].
+    fn follow(&self) -> Box<dyn Follow>;
+}
+
+/// The right to write, until it is lost.
+#[tonic::async_trait]
+pub(crate) trait Lead: Send + Sync {
+    fn term(&self) -> Term;
+
+    /// Reads all rows, as the format of this program has them.
+    async fn load(&mut self) -> Result<Rows, LeadError>;
+
+    /// Writes all or nothing, durably. After an error other than a refusal of its size nobody can
+    /// tell what is there but the next leader. Not safe to cancel: the lead may be lost then.
+    async fn save(&mut self, writes: &[Write]) -> Result<(), LeadError>;
+
+    /// Fires when this process may no longer act as the leader.
+    fn lost(&self) -> CancellationToken;
+
+    /// Whether it may act right now, by its own clock: a process that was stopped for a while
+    /// finds out here before its timers do.
+    fn is_held(&self) -> bool;
+
+    /// Gives the lead up, so that nobody has to wait until it runs out.
+    async fn resign(self: Box<Self>);
+}
+
+/// A view of the rows that is told every change.
+#[tonic::async_trait]
+pub(crate) trait Follow: Send {
+    /// Waits for the next change, through whatever outages. Safe to cancel.
+    async fn next(&mut self) -> Change;
+}
+
+/// Opens the state, once what holds it answers; refuses one that is another cluster's.
+pub(crate) async fn open(options: &Options) -> Result<Box<dyn Backend>, OpenError> {
+    Ok(match &options.place {
+        options::Place::Folder(folder) => {
+            let embedded = embedded::Embedded::open(folder, &options.cluster)?;
+            Box::new(embedded)
         }
-        Object::Work(name, work) => {
-            let value = state.work(name, *work).map(serde_json::to_vec).transpose()?;
-            (format!("work/{name}/{work}"), value)
-        }
-        Object::Worker(id) => {
-            let value = state.workers.get(id).map(serde_json::to_vec).transpose()?;
-            (format!("worker/{id}"), value)
+        options::Place::Etcd(place) => {
+            Box::new(etcd::Etcd::open(place, &options.cluster, &options.advertise).await?)
         }
     })
 }
 
-fn decode<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, StateError> {
-    serde_json::from_slice(value)
-        .map_err(|error| StateError::Garbled { key: key.to_owned(), reason: error.to_string() })
-}
-
-fn id<T: std::str::FromStr<Err = clade_core::ids::ParseIdError>>(
-    key: &str,
-    text: &str,
-) -> Result<T, StateError> {
-    text.parse().map_err(|error: clade_core::ids::ParseIdError| StateError::Garbled {
-        key: key.to_owned(),
-        reason: error.to_string(),
-    })
+/// Refuses, before anything is sent, what etcd would refuse.
+fn check_size(writes: &[Write]) -> Result<(), LeadError> {
+    if writes.len() > MOST_KEYS {
+        return Err(LeadError::TooManyKeys { keys: writes.len() });
+    }
+    let bytes = writes.iter().map(Write::bytes).sum();
+    if bytes > MOST_BYTES {
+        return Err(LeadError::TooLarge { bytes });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -19,21 +19,31 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
-use crate::engine::{Command, Engine, ORDERS_IN_FLIGHT, Orders, StreamId};
+use crate::allowance::Allowance;
+use crate::engine::{Command, Engine, ORDERS_IN_FLIGHT, Orders, StreamId, no_longer};
+use crate::role::Roles;
 
 /// Silence after which a stream is given up; workers speak every second.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// Reports that one stream may bring for long; a busy worker brings a dozen.
+const REPORTS_PER_SECOND: u32 = 200;
+
+/// Reports it may bring at once, as after an outage, and the excess of some seconds.
+const REPORTS_AT_ONCE: u32 = 1000;
+
 /// Serves the workers.
 pub(crate) struct Workers {
-    engine: Engine,
+    roles: Roles,
     streams: Arc<AtomicU64>,
+    /// Streams that were ended because they said too much.
+    floods: Arc<AtomicU64>,
     shutdown: CancellationToken,
 }
 
 impl Workers {
-    pub(crate) fn new(engine: Engine, shutdown: CancellationToken) -> Self {
-        Self { engine, streams: Arc::default(), shutdown }
+    pub(crate) fn new(roles: Roles, shutdown: CancellationToken) -> Self {
+        Self { roles, streams: Arc::default(), floods: Arc::default(), shutdown }
     }
 }
 
@@ -45,17 +55,18 @@ impl WorkerService for Workers {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let engine = self.roles.engine()?;
         let mut reports = request.into_inner();
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         let (sender, taken) = mpsc::channel(ORDERS_IN_FLIGHT);
         let orders = Orders { sender, hang_up: CancellationToken::new() };
-        let (engine, shutdown) = (self.engine.clone(), self.shutdown.clone());
+        let (shutdown, floods) = (self.shutdown.clone(), Arc::clone(&self.floods));
         // The headers go out before the first report is in, or both sides would wait for each other.
         tokio::spawn(async move {
             let listening = async {
                 let worker = hello(&engine, stream, &orders, &mut reports).await?;
                 let ended = tokio::select! {
-                    ended = listen(&engine, &worker, &mut reports) => ended,
+                    ended = listen(&engine, &worker, &mut reports, &floods) => ended,
                     () = orders.hang_up.cancelled() => {
                         Err(Status::resource_exhausted("this worker does not take its orders"))
                     }
@@ -67,6 +78,7 @@ impl WorkerService for Workers {
             let ended = tokio::select! {
                 ended = listening => ended,
                 () = shutdown.cancelled() => Err(Status::unavailable("the coordinator is stopping")),
+                () = engine.over() => Err(no_longer()),
             };
             if let Err(status) = ended {
                 orders.sender.try_send(Err(status)).ok();
@@ -123,8 +135,18 @@ async fn listen(
     engine: &Engine,
     worker: &WorkerId,
     reports: &mut Streaming<SessionRequest>,
+    floods: &AtomicU64,
 ) -> Result<(), Status> {
+    let mut allowance = Allowance::new(REPORTS_PER_SECOND, REPORTS_AT_ONCE);
     while let Some(SessionRequest { sequence, report }) = next(reports).await? {
+        if !allowance.take() {
+            let floods = floods.fetch_add(1, Ordering::Relaxed) + 1;
+            warn!(%worker, floods, "says too much; its stream is ended");
+            return Err(Status::resource_exhausted(format!(
+                "more than {REPORTS_PER_SECOND} reports a second for several seconds: join again \
+                 and say less"
+            )));
+        }
         match report.map(|report| command(worker, sequence, report)).transpose() {
             Ok(Some(Some(command))) => engine.send(command).await?,
             Ok(Some(None) | None) => (),

@@ -1,0 +1,125 @@
+//! Whether this process leads or stands by, as the services are told, and the loop that changes it.
+//!
+//! A coordinator campaigns all its life. Once it leads it loads the state and starts an engine;
+//! when it loses the lead it forgets everything and stands by again. It ends only when it is told
+//! to, or when only people can help.
+
+use anyhow::Context as _;
+use clade_core::schedule::Limits;
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tracing::{info, warn};
+
+use crate::engine::{self, Ended, Engine};
+use crate::question::Question;
+use crate::standby::Standby;
+use crate::state::{self, Backend, Lead, LeadError, Options, codec};
+
+/// What this process is at the moment.
+#[derive(Clone)]
+pub(crate) enum Role {
+    /// It has not reached its state yet.
+    Starting,
+    Standby(Standby),
+    Leading(Engine),
+}
+
+/// How the services see the role; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Roles(watch::Receiver<Role>);
+
+impl Roles {
+    pub(crate) fn new() -> (watch::Sender<Role>, Self) {
+        let (sender, receiver) = watch::channel(Role::Starting);
+        (sender, Self(receiver))
+    }
+
+    /// The engine, or who leads instead.
+    pub(crate) fn engine(&self) -> Result<Engine, Status> {
+        match &*self.0.borrow() {
+            Role::Starting => Err(starting()),
+            Role::Standby(standby) => Err(standby.refusal()),
+            Role::Leading(engine) => Ok(engine.clone()),
+        }
+    }
+
+    /// Asks what a standby may answer, too.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, Status> {
+        let role = self.0.borrow().clone();
+        match role {
+            Role::Starting => Err(starting()),
+            Role::Standby(standby) => standby.ask(question).await,
+            Role::Leading(engine) => {
+                engine.ask(|reply| engine::Command::Ask(question(reply))).await
+            }
+        }
+    }
+}
+
+fn starting() -> Status {
+    Status::unavailable("this coordinator has not reached its state yet; try again")
+}
+
+/// Campaigns, leads and stands by in turn until `shutdown`.
+pub(crate) async fn run(
+    options: Options,
+    limits: Limits,
+    role: watch::Sender<Role>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let backend = tokio::select! {
+        () = shutdown.cancelled() => return Ok(()),
+        opened = state::open(&options) => opened?,
+    };
+    while !shutdown.is_cancelled() {
+        let lead = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            lead = stand_by(backend.as_ref(), &role) => lead?,
+        };
+        match lead_on(lead, limits, &role, &shutdown).await {
+            Ok(()) => (),
+            Err(LeadError::Deposed { term, why }) => warn!(%term, why, "steps down and stands by"),
+            Err(error) => return Err(error).context("cannot lead"),
+        }
+    }
+    Ok(())
+}
+
+/// Mirrors the state until this process leads.
+async fn stand_by(
+    backend: &dyn Backend,
+    role: &watch::Sender<Role>,
+) -> Result<Box<dyn Lead>, state::OpenError> {
+    let (standby, _mirroring) = Standby::start(backend.follow());
+    role.send_replace(Role::Standby(standby));
+    backend.campaign().await
+}
+
+async fn lead_on(
+    mut lead: Box<dyn Lead>,
+    limits: Limits,
+    role: &watch::Sender<Role>,
+    shutdown: &CancellationToken,
+) -> Result<(), LeadError> {
+    let rows = lead.load().await?;
+    let state = codec::decode(&rows, lead.term())?;
+    let term = lead.term();
+    info!(%term, runs = state.runs.len(), workers = state.workers.len(), "takes the lead");
+    let (engine, task) = engine::new(lead, limits, state);
+    role.send_replace(Role::Leading(engine));
+    match task.run(shutdown).await? {
+        Ended::Shutdown(lead) => {
+            lead.resign().await;
+            info!(%term, "gave the lead up");
+        }
+        Ended::Deposed => {
+            let why = "its lease ran out".to_owned();
+            return Err(LeadError::Deposed { term, why });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::proxy::{Mode, Proxy};
+use super::*;
+
+/// Rounds of a lost request or a lost answer.
+const ROUNDS: u32 = 16;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_outcome_was_lost_takes_effect_exactly_once() {
+    if !etcd_server::is_here() {
+        return;
+    }
+    let etcd = Etcd::start(1);
+    let proxy = Proxy::start(&etcd.urls()[0]).await;
+    let options = in_etcd(vec![proxy.url()], "/clade/a");
+    let mut lead = lead(&options).await;
+    let mut expected = Rows::new();
+    let mut applied_unheard = 0;
+    for round in 0..ROUNDS {
+        let mode = if round % 2 == 0 { Mode::LoseAnswers } else { Mode::LoseRequests };
+        let (once, again) = (format!("once/{round:02}"), format!("{round}"));
+        let writes = [put(&once, "x"), put("again", again)];
+        let lost = proxy.lost();
+        proxy.set(mode);
+        let heal = async {
+            while proxy.lost() == lost {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            // Until the connection is cut; by then etcd has done what it was told.
+            tokio::time::sleep(Duration::from_millis(250)).await;
+            let key = format!("/clade/a/rows/{once}");
+            let is_there = !etcd.ctl(&["get", &key, "--keys-only"]).trim().is_empty();
+            proxy.set(Mode::Pass);
+            is_there
+        };
+        let (saved, was_there) = tokio::join!(lead.save(&writes), heal);
+        saved.unwrap();
+        applied_unheard += u32::from(was_there);
+        writes.into_iter().for_each(|write| write.apply(&mut expected));
+    }
+    assert_eq!(lead.load().await.unwrap(), expected);
+    println!("{applied_unheard} of {ROUNDS} transactions took effect unheard");
+    assert!(applied_unheard > 0, "no answer was lost, so this showed nothing");
+    assert!(applied_unheard < ROUNDS, "no request was lost, so this showed little");
+    let said = etcd.ctl(&["get", "/clade/a/rows/once/", "--prefix", "-w", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let written = said["kvs"].as_array().unwrap();
+    assert_eq!(written.len(), ROUNDS as usize);
+    assert!(written.iter().all(|row| row["version"] == 1), "written twice: {written:#?}");
+    assert_eq!(lead.term(), Term(1), "it never stepped down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds() {
+    if !etcd_server::is_here() {
+        return;
+    }
+    let mut etcd = Etcd::start(3);
+    let mut lead = lead(&in_etcd(etcd.urls(), "/clade/a")).await;
+    let leader = etcd.leader();
+    for (what, member, signal) in [
+        ("the leading member stalls for 8 s", leader, Some(Signal::SIGSTOP)),
+        ("a following member stalls for 3 s", (leader + 1) % 3, Some(Signal::SIGSTOP)),
+        ("a member is killed", (leader + 2) % 3, None),
+    ] {
+        let stall = if member == leader { 8 } else { 3 };
+        match signal {
+            Some(signal) => etcd.signal(member, signal),
+            None => etcd.kill(member),
+        }
+        let (began, mut slowest) = (Instant::now(), Duration::ZERO);
+        let mut saves = 0;
+        while began.elapsed() < Duration::from_secs(stall) {
+            let asked = Instant::now();
+            lead.save(&[put("run/a", format!("{saves}"))]).await.unwrap();
+            slowest = slowest.max(asked.elapsed());
+            saves += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("{what}: {saves} saves, the slowest took {slowest:?}");
+        if signal.is_some() {
+            etcd.signal(member, Signal::SIGCONT);
+        }
+        assert!(slowest < Duration::from_secs(5), "{what}: {slowest:?}");
+        etcd.leader();
+    }
+    assert!(lead.is_held());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_etcd_that_is_full_is_waited_for_and_the_lead_is_kept() {
+    if !etcd_server::is_here() {
+        return;
+    }
+    let etcd = Etcd::start_with(1, None, &["--quota-backend-bytes=6000000"]);
+    let mut lead = lead(&in_etcd(etcd.urls(), "/clade/a")).await;
+    let large = vec![b'v'; 1_000_000];
+    let mut stuck = None;
+    for nth in 0..20 {
+        let large = [put("run/a", &large), put("run/n", format!("{nth}"))];
+        let saving = tokio::time::timeout(Duration::from_secs(7), lead.save(&large));
+        match saving.await {
+            Ok(saved) => saved.unwrap(),
+            Err(_) => {
+                stuck = Some(nth);
+                break;
+            }
+        }
+    }
+    let stuck = stuck.expect("6 MB of quota cannot take 20 MB");
+    assert!(lead.is_held(), "a full etcd still renews leases");
+    let after = [put("run/b", "after")];
+    let (saved, ()) = tokio::join!(lead.save(&after), async {
+        let said = etcd.ctl(&["get", "/clade/a/marker", "-w", "json"]);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        etcd.ctl(&["compact", "--physical", &said["header"]["revision"].to_string()]);
+        etcd.ctl(&["defrag"]);
+        etcd.ctl(&["alarm", "disarm"]);
+    });
+    saved.unwrap();
+    let found = lead.load().await.unwrap();
+    assert_eq!(found["run/b"], b"after");
+    assert_eq!(found["run/n"], format!("{}", stuck - 1).into_bytes());
+}
