@@ -98,6 +98,7 @@ impl Coordinator {
             let request = v1::ApplyRunRequest {
                 document: document.to_owned(),
                 base_dir: base_dir.to_owned(),
+                queue: false,
             };
             async move { client.apply_run(request).await }
         })

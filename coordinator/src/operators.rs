@@ -49,7 +49,7 @@ impl RunService for Operators {
         &self,
         request: Request<v1::ApplyRunRequest>,
     ) -> Result<Response<v1::ApplyRunResponse>, Status> {
-        let v1::ApplyRunRequest { document, base_dir } = request.into_inner();
+        let v1::ApplyRunRequest { document, base_dir, queue: _ } = request.into_inner();
         let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let mut spec = RunSpec::parse(&document).map_err(|error| refused(&error))?;
         spec.resolve(&base_dir);
@@ -159,6 +159,13 @@ impl RunService for Operators {
             }
         }
         Ok(Response::new(v1::GetLogsResponse { logs }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        Err(Status::unimplemented("this coordinator does not list jobs one by one"))
     }
 }
 

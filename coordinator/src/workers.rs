@@ -96,7 +96,7 @@ async fn hello(
     reports: &mut Streaming<SessionRequest>,
 ) -> Result<WorkerId, Status> {
     let first = next(reports).await?.and_then(|request| request.report);
-    let Some(Report::Hello(v1::Hello { worker, host, pid, slots, ranks })) = first else {
+    let Some(Report::Hello(v1::Hello { worker, host, pid, slots, ranks, .. })) = first else {
         return Err(Status::invalid_argument("the first message of a stream must be hello"));
     };
     if worker.is_empty() || worker.contains('/') {
@@ -159,6 +159,11 @@ fn command(worker: &WorkerId, sequence: u64, report: Report) -> Result<Option<Co
         Report::CheckpointWritten(written) => {
             let (fence, checkpoint) = written.to_core()?;
             Event::CheckpointReported { worker: worker.clone(), fence, checkpoint }
+        }
+        // Nothing is decided by it yet: the agent refuses ranks for that slot.
+        Report::DeviceWithdrawn(v1::DeviceWithdrawn { slot, reason }) => {
+            warn!(%worker, slot, reason, "withdrew a device");
+            return Ok(None);
         }
         Report::Goodbye(v1::Goodbye {}) => Event::WorkerLeft { worker: worker.clone() },
     };
