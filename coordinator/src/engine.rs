@@ -57,6 +57,11 @@ pub(crate) enum Command {
         sequence: u64,
         event: Event,
     },
+    /// A report that decides nothing; acknowledged at once.
+    Noted {
+        worker: WorkerId,
+        sequence: u64,
+    },
     Progress {
         fence: Fence,
         progress: v1::Progress,
@@ -184,11 +189,9 @@ impl Task {
             }
             Command::Report { worker, sequence, event } => {
                 self.event(event)?;
-                if sequence > 0 {
-                    let done = v1::Acknowledge { sequence };
-                    self.order(&worker, v1::session_response::Order::Acknowledge(done));
-                }
+                self.acknowledge(&worker, sequence);
             }
+            Command::Noted { worker, sequence } => self.acknowledge(&worker, sequence),
             Command::Progress { fence, progress } => {
                 let current = self.state.runs.get(&fence.run).and_then(|run| run.fence(fence.work));
                 if current.as_ref() == Some(&fence) {
@@ -298,6 +301,13 @@ impl Task {
                     self.outside.spawn(outside::collect(store, run, checkpoints));
                 }
             }
+        }
+    }
+
+    fn acknowledge(&mut self, worker: &WorkerId, sequence: u64) {
+        if sequence > 0 {
+            let done = v1::Acknowledge { sequence };
+            self.order(worker, v1::session_response::Order::Acknowledge(done));
         }
     }
 

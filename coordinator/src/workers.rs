@@ -163,7 +163,7 @@ fn command(worker: &WorkerId, sequence: u64, report: Report) -> Result<Option<Co
         // Nothing is decided by it yet: the agent refuses ranks for that slot.
         Report::DeviceWithdrawn(v1::DeviceWithdrawn { slot, reason }) => {
             warn!(%worker, slot, reason, "withdrew a device");
-            return Ok(None);
+            return Ok(Some(Command::Noted { worker: worker.clone(), sequence }));
         }
         Report::Goodbye(v1::Goodbye {}) => Event::WorkerLeft { worker: worker.clone() },
     };
