@@ -3,21 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clade_access::client::ConnectFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Trains CLIP data experts: a dataset goes in, a routed ensemble and a report come out.
 #[derive(Debug, Parser)]
 #[command(name = "clade", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// Where the coordinator answers.
-    #[arg(
-        long,
-        global = true,
-        value_name = "URL",
-        env = "CLADE_COORDINATOR",
-        default_value = "http://127.0.0.1:7600"
-    )]
-    pub(crate) coordinator: String,
+    #[command(flatten)]
+    pub(crate) connection: ConnectFlags,
 
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -1,83 +1,51 @@
-//! Calls to the coordinator: deadlines, a few retries, and errors that are one sentence.
+//! Calls to the coordinator, with errors that are one sentence.
 //!
 //! Every request of `RunService` is harmless to repeat, so each may be retried while nobody answers.
 
 mod error;
 
-use std::time::Duration;
-
+use clade_access::client::{Cluster, ConnectFlags, Credentials, Link};
 use clade_proto::v1;
 use clade_proto::v1::run_service_client::RunServiceClient;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
+pub(crate) use clade_access::client::Patience;
 pub(crate) use error::CallError;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// A report or all logs of a run are read from the store: more than a moment, less than this.
-const CALL_LIMIT: Duration = Duration::from_secs(15);
-/// Pauses between tries while nobody answers.
-const PAUSES: [Duration; 3] =
-    [Duration::from_millis(100), Duration::from_millis(200), Duration::from_millis(400)];
 /// Logs may be long.
 const LARGEST_ANSWER: usize = 256 << 20;
 
-/// How patient calls are when nobody answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// Fails at once: the caller has a loop of its own.
-    Once,
-    /// Tries a few times within a second.
-    Few,
-    /// Tries until somebody answers: the caller knows that somebody will, or stops waiting.
-    Endless,
-}
-
-impl Patience {
-    /// How long to wait before the try after `tries`, if there is to be one.
-    fn pause(self, tries: usize) -> Option<Duration> {
-        match self {
-            Self::Once => None,
-            Self::Few => PAUSES.get(tries).copied(),
-            Self::Endless => PAUSES.get(tries).or(PAUSES.last()).copied(),
-        }
-    }
-}
-
-/// A cheap handle on one coordinator.
+/// A cheap handle on the coordinators of one cluster.
 #[derive(Clone, Debug)]
 pub(crate) struct Coordinator {
-    url: String,
-    client: RunServiceClient<Channel>,
+    /// As people read them.
+    urls: String,
+    cluster: Cluster,
     patience: Patience,
 }
 
 impl Coordinator {
-    /// Names a coordinator; the first call connects, and each later one reconnects if need be.
+    /// Names a coordinator that asks nobody who they are; the first call connects.
     pub(crate) fn at(url: &str) -> Result<Self, CallError> {
-        let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-        let bad = |why: String| CallError::BadAddress { url: url.to_owned(), why };
-        if !full.starts_with("http://") {
-            return Err(bad("only http:// is spoken yet".to_owned()));
-        }
-        let endpoint = Endpoint::from_shared(full.clone())
-            .map_err(|error| bad(error.to_string()))?
-            .connect_timeout(CONNECT_LIMIT)
-            .timeout(CALL_LIMIT)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5));
-        let client = RunServiceClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(LARGEST_ANSWER);
-        Ok(Self { url: full, client, patience: Patience::Few })
+        Ok(Self::of(Cluster::new(&[url.to_owned()], Credentials::none())?))
     }
 
-    /// The same coordinator, asked more or less patiently.
+    /// Names the coordinators of the command line, and says who asks them.
+    pub(crate) fn from_flags(flags: &ConnectFlags) -> Result<Self, CallError> {
+        Ok(Self::of(Cluster::from_flags(flags)?))
+    }
+
+    fn of(cluster: Cluster) -> Self {
+        Self { urls: cluster.urls().join(", "), cluster, patience: Patience::Few }
+    }
+
+    /// The same coordinators, asked more or less patiently.
     pub(crate) fn with(&self, patience: Patience) -> Self {
         Self { patience, ..self.clone() }
     }
 
     pub(crate) fn url(&self) -> &str {
-        &self.url
+        &self.urls
     }
 
     /// Asks for one run, or for all if `run` is empty.
@@ -98,6 +66,7 @@ impl Coordinator {
             let request = v1::ApplyRunRequest {
                 document: document.to_owned(),
                 base_dir: base_dir.to_owned(),
+                queue: false,
             };
             async move { client.apply_run(request).await }
         })
@@ -138,23 +107,13 @@ impl Coordinator {
 
     async fn call<T, F>(
         &self,
-        mut request: impl FnMut(RunServiceClient<Channel>) -> F,
+        mut request: impl FnMut(RunServiceClient<Link>) -> F,
     ) -> Result<T, CallError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut tries = 0;
-        loop {
-            let answer = request(self.client.clone()).await;
-            let error = match answer {
-                Ok(answer) => return Ok(answer.into_inner()),
-                Err(status) => CallError::new(&self.url, &status),
-            };
-            match self.patience.pause(tries) {
-                Some(pause) if error.may_pass() => tokio::time::sleep(pause).await,
-                Some(_) | None => return Err(error),
-            }
-            tries += 1;
-        }
+        let client = |link| RunServiceClient::new(link).max_decoding_message_size(LARGEST_ANSWER);
+        let answer = self.cluster.call(self.patience, |link| request(client(link))).await;
+        answer.map_err(|failed| CallError::new(&self.urls, &failed))
     }
 }

@@ -16,8 +16,8 @@ pub(crate) use apply::{apply, explain_end};
 pub(crate) use report::print_report;
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let Cli { coordinator, command } = cli;
-    let connect = || Coordinator::at(&coordinator);
+    let Cli { connection, command } = cli;
+    let connect = || Coordinator::from_flags(&connection);
     match command {
         Command::Up(args) => crate::up::up(args).await,
         Command::Apply(args) => apply::run(&connect()?, args).await,

@@ -41,8 +41,13 @@ fn number(error: &anyhow::Error) -> u8 {
         return 2;
     }
     match error.downcast_ref::<CallError>() {
-        Some(CallError::NoCoordinator { .. } | CallError::NoAnswer { .. }) => 3,
-        Some(CallError::BadAddress { .. }) => 2,
+        Some(
+            CallError::NoCoordinator { .. }
+            | CallError::NoLeader { .. }
+            | CallError::NoAnswer { .. }
+            | CallError::Tls { .. },
+        ) => 3,
+        Some(CallError::BadConnection(_)) => 2,
         Some(CallError::Refused { .. } | CallError::Failed { .. } | CallError::Foreign { .. })
         | None => 1,
     }

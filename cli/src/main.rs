@@ -23,6 +23,7 @@ use clap::Parser as _;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    clade_access::install_crypto();
     let ended = commands::run(args::Cli::parse()).await;
     exit::code(ended)
 }

@@ -89,7 +89,7 @@ fn without_a_coordinator_the_error_says_what_to_do() {
     let output = clade(Path::new("/"), "ftp://there", &["status"]);
     expect![[r#"
         exit 2
-        clade: `ftp://there` is no coordinator's address: only http:// is spoken yet; write --coordinator http://HOST:PORT
+        clade: `ftp://there` is no coordinator's address: only https:// and http:// are spoken; write --coordinator https://HOST:PORT
     "#]].assert_eq(&told(&output));
 }
 

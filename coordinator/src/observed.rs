@@ -24,7 +24,12 @@ pub(crate) struct Observed {
 
 impl Observed {
     pub(crate) fn progress(&mut self, fence: Fence, progress: &v1::Progress) {
-        let v1::Progress { fence: _, done, total, rate, loss, pid } = progress.clone();
+        let v1::Progress { done, total, rate, loss, pid, rank, fence: _, busy_ms: _ } =
+            progress.clone();
+        // One rank speaks for its gang: only rank 0 knows the loss.
+        if rank != 0 {
+            return;
+        }
         let finite = |number: f64| if number.is_finite() { number } else { 0.0 };
         let seen = Seen { done, total, rate: finite(rate), loss: finite(loss), pid };
         if self.seen.insert(fence.clone(), seen).is_none() {

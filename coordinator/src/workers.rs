@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clade_core::ids::{Fence, WorkerId};
-use clade_core::schedule::{Event, LiveRank};
+use clade_core::ids::{Fence, NodeName, WorkerId};
+use clade_core::schedule::{Event, LiveRank, Offer};
 use clade_proto::convert::{WireError, required};
 use clade_proto::v1::session_request::Report;
 use clade_proto::v1::worker_service_server::WorkerService;
 use clade_proto::v1::{self, SessionRequest, SessionResponse};
 use futures::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tracing::{info, warn};
 
 use crate::allowance::Allowance;
 use crate::engine::{Command, Engine, ORDERS_IN_FLIGHT, Orders, StreamId, no_longer};
+use crate::outside;
 use crate::role::Roles;
 
 /// Silence after which a stream is given up; workers speak every second.
@@ -31,6 +32,12 @@ const REPORTS_PER_SECOND: u32 = 200;
 
 /// Reports it may bring at once, as after an outage, and the excess of some seconds.
 const REPORTS_AT_ONCE: u32 = 1000;
+
+/// Version of the protocol between workers and coordinators; there is no other yet.
+const PROTOCOL: u32 = 1;
+
+/// No machine has so many devices.
+const MOST_SLOTS: u32 = 1_024;
 
 /// Serves the workers.
 pub(crate) struct Workers {
@@ -108,20 +115,77 @@ async fn hello(
     reports: &mut Streaming<SessionRequest>,
 ) -> Result<WorkerId, Status> {
     let first = next(reports).await?.and_then(|request| request.report);
-    let Some(Report::Hello(v1::Hello { worker, host, pid, slots, ranks })) = first else {
+    let Some(Report::Hello(hello)) = first else {
         return Err(Status::invalid_argument("the first message of a stream must be hello"));
     };
-    if worker.is_empty() || worker.contains('/') {
-        return Err(Status::invalid_argument(format!("`{worker}` cannot name a worker")));
+    if hello.protocol != PROTOCOL {
+        let why = format!(
+            "the worker speaks version {} of the protocol and this coordinator version {PROTOCOL}: \
+             install the same version of Clade on both",
+            hello.protocol
+        );
+        refuse(engine, orders, v1::RefusalReason::Protocol, &why);
+        return Err(Status::failed_precondition(why));
+    }
+    let (worker, event) = attached(hello)?;
+    let (refused, why) = oneshot::channel();
+    let attach = Command::Attach {
+        worker: worker.clone(),
+        stream,
+        orders: orders.clone(),
+        event,
+        refused,
+    };
+    engine.send(attach).await?;
+    match why.await {
+        Ok(why) => {
+            refuse(engine, orders, outside::refusal_reason(&why), &why.to_string());
+            Err(Status::permission_denied(why.to_string()))
+        }
+        // Taken: nobody will say why not.
+        Err(_) => Ok(worker),
+    }
+}
+
+/// Tells a worker as a whole that it is not taken.
+fn refuse(engine: &Engine, orders: &Orders, reason: v1::RefusalReason, why: &str) {
+    let refused = v1::Refused::new(None, reason, why.to_owned());
+    let order = Some(v1::session_response::Order::Refused(refused));
+    orders.sender.try_send(Ok(SessionResponse { term: engine.term().0, order })).ok();
+}
+
+/// What a worker says of itself, judged.
+fn attached(hello: v1::Hello) -> Result<(WorkerId, Event), Status> {
+    let secret = hello.secret().map_err(|error| malformed(&error))?;
+    let v1::Hello { worker, host, pid, slots, ranks, node, domain, labels, devices, .. } = hello;
+    for (what, name) in [("worker", &worker), ("node", &node)] {
+        if name.is_empty() || name.len() > 253 || name.contains(['/', '\n']) {
+            return Err(Status::invalid_argument(format!("`{name}` cannot name a {what}")));
+        }
+    }
+    if slots == 0 || slots > MOST_SLOTS {
+        return Err(Status::invalid_argument(format!("{slots} slots: must be 1 to {MOST_SLOTS}")));
     }
     let ranks = ranks.iter().map(live_rank).collect::<Result<Vec<_>, _>>();
     let ranks = ranks.map_err(|error| malformed(&error))?;
+    let withdrawn = devices.iter().filter(|it| !it.withdrawn.is_empty());
+    let withdrawn = withdrawn.map(|it| (it.slot, it.withdrawn.clone())).collect();
+    let first = devices.first();
+    info!(worker, node, host, pid, slots, ranks = ranks.len(), "attaches");
+    let offer = Offer {
+        domain: if domain.is_empty() { host.clone() } else { domain },
+        node: NodeName(node),
+        host,
+        pid,
+        slots,
+        kind: first.map_or_else(|| "cpu".to_owned(), |device| device.kind.clone()),
+        memory_mib: devices.iter().map(|device| device.memory_mib).min().unwrap_or(0),
+        labels: labels.into_iter().collect(),
+        secret: secret.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
     let worker = WorkerId(worker);
-    info!(%worker, host, pid, slots, ranks = ranks.len(), "attaches");
-    let event = Event::WorkerAttached { worker: worker.clone(), host, pid, slots, ranks };
-    let orders = orders.clone();
-    engine.send(Command::Attach { worker: worker.clone(), stream, orders, event }).await?;
-    Ok(worker)
+    let event = Event::WorkerAttached { worker: worker.clone(), offer, withdrawn, ranks };
+    Ok((worker, event))
 }
 
 fn live_rank(wire: &v1::LiveRank) -> Result<LiveRank, WireError> {
@@ -168,19 +232,24 @@ fn command(worker: &WorkerId, sequence: u64, report: Report) -> Result<Option<Co
         Report::Hello(_) => return Err(WireError::Missing("report: hello was said before")),
         Report::Progress(progress) => {
             let fence = fence(progress.fence.clone())?;
-            return Ok(Some(Command::Progress { fence, progress }));
+            return Ok(Some(Command::Progress { worker: worker.clone(), fence, progress }));
         }
         Report::RankExited(exited) => Event::RankExited {
             outcome: exited.to_core()?,
             rank: exited.rank,
             fence: fence(exited.fence)?,
+            worker: worker.clone(),
         },
         Report::RendezvousPosted(v1::RendezvousPosted { fence: it, address }) => {
-            Event::RendezvousPosted { fence: fence(it)?, address }
+            Event::RendezvousPosted { worker: worker.clone(), fence: fence(it)?, address }
         }
         Report::CheckpointWritten(written) => {
             let (fence, checkpoint) = written.to_core()?;
             Event::CheckpointReported { worker: worker.clone(), fence, checkpoint }
+        }
+        Report::DeviceWithdrawn(v1::DeviceWithdrawn { slot, reason }) => {
+            warn!(%worker, slot, reason, "withdrew a device");
+            Event::DeviceWithdrawn { worker: worker.clone(), slot, reason }
         }
         Report::Goodbye(v1::Goodbye {}) => Event::WorkerLeft { worker: worker.clone() },
     };

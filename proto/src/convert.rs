@@ -16,7 +16,12 @@ pub enum WireError {
         #[source]
         source: ParseIdError,
     },
+    #[error("field `{field}` has {found} bytes, but must have {expected}")]
+    Length { field: &'static str, expected: usize, found: usize },
 }
+
+/// Proves that a later stream of the same worker comes from the same agent.
+pub type Secret = [u8; 16];
 
 fn parsed<T: std::str::FromStr<Err = ParseIdError>>(
     field: &'static str,
@@ -88,6 +93,29 @@ impl v1::CheckpointWritten {
             manifest: parsed("manifest", &self.manifest)?,
         };
         Ok((fence, checkpoint))
+    }
+}
+
+impl v1::Hello {
+    /// The worker's secret, if it has the right length.
+    pub fn secret(&self) -> Result<Secret, WireError> {
+        self.secret.as_slice().try_into().map_err(|_| WireError::Length {
+            field: "secret",
+            expected: size_of::<Secret>(),
+            found: self.secret.len(),
+        })
+    }
+}
+
+impl v1::Refused {
+    /// Builds a refusal of what ranks under `fence` said, or of a whole worker if there is none.
+    pub fn new(fence: Option<&Fence>, reason: v1::RefusalReason, message: String) -> Self {
+        Self { fence: fence.map(Into::into), reason: reason.into(), message }
+    }
+
+    /// The fence of the ranks that are meant; none if the whole worker is.
+    pub fn to_core(&self) -> Result<Option<Fence>, WireError> {
+        self.fence.as_ref().map(Fence::try_from).transpose()
     }
 }
 
@@ -178,6 +206,30 @@ mod tests {
             assert_eq!(wire.to_core(), Ok(outcome));
             assert_eq!(Fence::try_from(wire.fence.as_ref().unwrap()), Ok(fence.clone()));
         }
+    }
+
+    #[test]
+    fn a_refusal_means_ranks_of_one_fence_or_the_whole_worker() {
+        let fence = Fence {
+            run: "clipart".parse().unwrap(),
+            work: "expert-3".parse().unwrap(),
+            incarnation: Incarnation(7),
+        };
+        let reason = v1::RefusalReason::Superseded;
+        for fence in [Some(fence), None] {
+            let wire = v1::Refused::new(fence.as_ref(), reason, "m".into());
+            assert_eq!((wire.to_core(), wire.reason()), (Ok(fence), reason));
+        }
+        let nobody = v1::Refused { fence: Some(v1::Fence::default()), ..v1::Refused::default() };
+        assert!(matches!(nobody.to_core(), Err(WireError::Malformed { field: "fence.run", .. })));
+    }
+
+    #[test]
+    fn a_secret_has_sixteen_bytes() {
+        let hello = |bytes| v1::Hello { secret: vec![7; bytes], ..v1::Hello::default() };
+        assert_eq!(hello(16).secret(), Ok([7; 16]));
+        let wrong = |found| Err(WireError::Length { field: "secret", expected: 16, found });
+        assert_eq!((hello(0).secret(), hello(17).secret()), (wrong(0), wrong(17)));
     }
 
     #[test]

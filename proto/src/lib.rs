@@ -4,6 +4,10 @@
 
 pub mod convert;
 
+/// Version of what workers and coordinators say to each other; counted up when an older side
+/// would misunderstand a newer one.
+pub const PROTOCOL: u32 = 1;
+
 /// The generated messages and services of `clade.v1`.
 pub mod v1 {
     #![expect(clippy::all, clippy::clone_on_ref_ptr, unused_qualifications, reason = "generated")]

@@ -5,51 +5,69 @@
 //! on; reports that matter are kept and repeated until acknowledged. A slot is reported free only
 //! once its rank's process is gone. One task owns all of this; it never calls libtorch.
 
+mod addresses;
 mod child;
+mod devices;
 mod exit;
 mod fences;
+mod identity;
 mod logs;
 mod orders;
 mod outbox;
+mod refusals;
 mod session;
 mod slots;
 mod state;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clade_core::order::Random;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
 
 use crate::rank::CacheChoice;
+use addresses::Addresses;
 use child::Settings;
+use devices::Devices;
+pub use devices::SlotCount;
 use fences::Fences;
+pub use identity::host_name;
+use identity::{Abode, Identity};
 use slots::Slots;
 use state::Agent;
 
 const RANK_EVENTS: usize = 1024;
 const SESSION_EVENTS: usize = 64;
+const DEVICE_EVENTS: usize = 8;
 
 /// How an agent is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `http://address:port`.
-    pub coordinator: String,
+    /// `http://address:port` of every coordinator of the cluster.
+    pub coordinators: Vec<String>,
     pub name: String,
-    pub slots: u32,
+    /// The machine: survives restarts of the agent.
+    pub node: String,
+    /// Part of the topology within which links are fast.
+    pub domain: String,
+    pub labels: BTreeMap<String, String>,
+    pub slots: SlotCount,
     /// Folder of its locks, logs and fences.
     pub state: PathBuf,
     pub threads_per_rank: u32,
     /// `auto`, `cpu` or `cuda:N`, for the ranks.
     pub device: String,
+    /// File of devices that are said to be broken, for drills.
+    pub device_faults: Option<PathBuf>,
     /// Where ranks keep tars of an object store.
     pub cache: CacheChoice,
     /// Leave when stdin ends: whoever supervises this agent is gone.
@@ -60,9 +78,11 @@ pub struct Options {
 
 /// Serves until told to leave, and until all of its ranks have left.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    if options.slots == 0 {
-        bail!("--slots must be at least 1");
+    for address in &options.coordinators {
+        session::check(address).map_err(|why| anyhow!("--coordinator: {why}"))?;
     }
+    let addresses = Addresses::new(options.coordinators, Random::new(random_seed()))
+        .context("--coordinator names nobody")?;
     let state = &options.state;
     fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
     let state = &state.canonicalize()?;
@@ -70,37 +90,50 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let fences_file = state.join("fences.json");
     let fences = Fences::open(fences_file.clone())
         .with_context(|| format!("cannot read {}", fences_file.display()))?;
-    let slots = Slots::open(&state.join("slots"), options.slots)
+    let program = std::env::current_exe().context("cannot tell which program this is")?;
+    let devices =
+        Devices::find(&options.device, options.slots, &program, options.device_faults).await;
+    let slots = Slots::open(&state.join("slots"), devices.slots())
         .with_context(|| format!("cannot create slots in {}", state.display()))?;
     slots.wait_until_free().await.context("cannot look at the slots")?;
 
-    let endpoint = Endpoint::from_shared(options.coordinator.clone())
-        .with_context(|| format!("`{}` is not an address", options.coordinator))?;
+    let abode = Abode {
+        name: options.name,
+        node: options.node,
+        domain: options.domain,
+        labels: options.labels,
+    };
+    let identity = Identity::new(abode).context("cannot draw a worker's id")?;
     let settings = Arc::new(Settings {
-        program: std::env::current_exe().context("cannot tell which program this is")?,
+        program,
         state: state.clone(),
         threads_per_rank: options.threads_per_rank,
-        device: options.device.clone(),
-        cache: options.cache.clone(),
+        devices,
+        cache: options.cache,
         stall_after: options.stall_after,
         silent_after: options.silent_after,
     });
     let (rank_events, ranks) = mpsc::channel(RANK_EVENTS);
-    let agent = Agent::new(options.name, random_seed(), fences, slots, settings, rank_events);
+    let withdrawn = devices::ill_at_start(settings.devices.health()).await;
+    let agent = Agent::new(identity, fences, slots, settings, withdrawn, rank_events);
     let stdin_ends = if options.exit_with_stdin { Some(stdin_end()) } else { None };
-    serve(agent, endpoint, ranks, stdin_ends).await
+    serve(agent, addresses, ranks, stdin_ends).await
 }
 
 async fn serve(
     mut agent: Agent,
-    endpoint: Endpoint,
+    addresses: Addresses,
     mut ranks: mpsc::Receiver<watch::RankEvent>,
     stdin_ends: Option<mpsc::Receiver<()>>,
 ) -> anyhow::Result<()> {
     let (events, mut session) = mpsc::channel(SESSION_EVENTS);
     let end = CancellationToken::new();
-    let random = Random::new(random_seed());
-    let keeping = tokio::spawn(session::keep(endpoint, events, random, end.clone()));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session::keep(addresses, events, end.clone()));
+    let (found, mut faults) = mpsc::channel(DEVICE_EVENTS);
+    if let Some(health) = agent.settings.devices.health() {
+        tasks.spawn(devices::poll(health, found, end.clone()));
+    }
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut stdin_ends = stdin_ends;
@@ -115,6 +148,7 @@ async fn serve(
         tokio::select! {
             Some(event) = session.recv() => agent.session(event),
             Some(event) = ranks.recv() => agent.rank(event),
+            Some(faults) = faults.recv() => agent.devices(faults),
             _ = heartbeat.tick() => agent.heartbeat(),
             _ = terminated.recv() => agent.leave("SIGTERM"),
             _ = interrupted.recv() => agent.leave("SIGINT"),
@@ -123,9 +157,14 @@ async fn serve(
         }
     }
     end.cancel();
-    keeping.await.context("the session's task failed")?;
+    while let Some(ended) = tasks.join_next().await {
+        ended.context("a task of the agent failed")?;
+    }
     agent.join_watches().await;
-    Ok(())
+    match agent.verdict {
+        Some(why) => bail!(why),
+        None => Ok(()),
+    }
 }
 
 /// How long a former agent in the same folder may take to leave: its ranks save first.
@@ -163,7 +202,8 @@ async fn lock_folder(state: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Different in every process: the standard library's hash seeds come from the system.
+/// Different in every process: the standard library's hash seeds come from the system. For jitter
+/// only; what must not be guessed is drawn elsewhere.
 fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()

@@ -15,3 +15,4 @@ mod tests;
 pub use handshake::Place;
 pub use meet::{MeetError, Meeting, Patience, join};
 pub use ring::TcpRing;
+pub use transfer::Waited;

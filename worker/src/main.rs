@@ -1,5 +1,6 @@
 //! `clade-worker`: an agent that keeps ranks, or one rank by hand.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -106,25 +107,40 @@ impl CacheArguments {
 
 #[derive(Debug, clap::Args)]
 struct AgentArguments {
-    /// The coordinator's `http://address:port`.
+    /// The coordinators' `http://address:port`, separated by commas. Which of them leads, the agent
+    /// finds out by itself, and anew whenever that changes; its ranks do not notice.
+    #[arg(long, value_name = "URL,…", required = true, value_delimiter = ',')]
+    coordinator: Vec<String>,
+    /// Name of this worker; each start adds its own suffix [default: the host's name].
     #[arg(long)]
-    coordinator: String,
-    /// Name of this worker; each start adds its own suffix.
-    #[arg(long)]
-    name: String,
-    /// How many ranks it holds at a time.
-    #[arg(long, default_value_t = 1)]
-    slots: u32,
+    name: Option<String>,
+    /// Name of the machine, the same after every restart: `clade cordon` and `clade drain` go by it
+    /// [default: --name].
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Part of the network within which links are fast, such as a rack; a gang keeps to one if it can
+    /// [default: the host's name].
+    #[arg(long, value_name = "NAME")]
+    domain: Option<String>,
+    /// Marks the machine for placement; may be given several times.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// How many ranks it holds at a time: a number, or `auto` for one per GPU, and one if there is none.
+    #[arg(long, value_name = "N", default_value = "auto")]
+    slots: agent::SlotCount,
     /// Folder of its locks, logs and fences. Another agent needs another one.
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
     /// Threads each rank computes with.
     #[arg(long, default_value_t = 1)]
     threads_per_rank: u32,
-    /// Where ranks compute: `auto` (each slot a GPU of its own while there are enough, else the
-    /// CPU), `cpu`, `cuda` or `cuda:N`.
+    /// Where ranks compute: `auto` (each slot is pinned to a GPU of its own while there are enough;
+    /// without one, the CPU), `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// File of lines `SLOT REASON`: these devices are taken for broken, for drills.
+    #[arg(long, value_name = "FILE", hide = true)]
+    device_faults: Option<PathBuf>,
     #[command(flatten)]
     cache: CacheArguments,
     /// Leave when stdin ends: for a supervisor that must not leave orphans.
@@ -185,27 +201,37 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
     let AgentArguments {
         coordinator,
         name,
+        node,
+        domain,
+        labels,
         slots,
         state,
         threads_per_rank,
         device,
+        device_faults,
         cache,
         exit_with_stdin,
         stall_after,
         silent_after,
     } = arguments;
+    let name = name.unwrap_or_else(agent::host_name);
+    let labels: BTreeMap<String, String> = labels.into_iter().collect();
     let CacheArguments { cache, cache_size } = cache;
     let cache = rank::CacheChoice {
         folder: cache.unwrap_or_else(|| state.join("cache")),
         bytes: cache_size.0,
     };
     let options = agent::Options {
-        coordinator,
+        coordinators: coordinator,
+        node: node.unwrap_or_else(|| name.clone()),
+        domain: domain.unwrap_or_else(agent::host_name),
         name,
+        labels,
         slots,
         state,
         threads_per_rank,
         device: device.to_string(),
+        device_faults,
         cache,
         exit_with_stdin,
         stall_after,
@@ -216,7 +242,19 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         .enable_all()
         .build()
         .context("cannot start a runtime");
-    report(runtime.and_then(|runtime| runtime.block_on(agent::run(options))))
+    report(runtime.and_then(|runtime| {
+        let ended = runtime.block_on(agent::run(options));
+        // A driver that never answers must not keep the agent.
+        runtime.shutdown_background();
+        ended
+    }))
+}
+
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        Some(_) | None => Err("write KEY=VALUE, such as zone=a".to_owned()),
+    }
 }
 
 fn report(result: anyhow::Result<()>) -> ExitCode {

@@ -17,8 +17,9 @@ pub enum FromRank {
     Rendezvous(String),
     /// A checkpoint's manifest exists in the store.
     Checkpoint { step: Step, manifest: Digest },
-    /// How far the rank is, and how fast in units per second.
-    Progress { done: u64, total: u64, rate: f64, loss: Option<f64> },
+    /// How far the rank is, how fast in units per second, and for how many milliseconds it worked
+    /// per step without waiting for its peers.
+    Progress { done: u64, total: u64, rate: f64, loss: Option<f64>, busy_ms: Option<f64> },
     /// The last message.
     Outcome(Outcome),
 }

@@ -4,6 +4,7 @@
 //! stdin ends. By hand (`run`), the same work tells a person on stderr. Panics and failures both
 //! end as an outcome; only the death of the process itself is left to the agent to judge.
 
+mod busy;
 mod dispatch;
 mod rate;
 mod uplink;

@@ -1,18 +1,32 @@
 //! What a failed call means to the person who made it.
 
+use clade_access::client::{CallFailed, ConnectError, Fault};
 use tonic::{Code, Status};
 
 /// Why the coordinator did not do what was asked: what, why, what next.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CallError {
-    #[error("`{url}` is no coordinator's address: {why}; write --coordinator http://HOST:PORT")]
-    BadAddress { url: String, why: String },
+    /// What the flags say about the connection cannot be done; the sentence says why.
+    #[error("{0}")]
+    BadConnection(String),
 
     #[error(
         "no coordinator answers at {url}: start one with `clade up`, or name another with \
          --coordinator"
     )]
     NoCoordinator { url: String },
+
+    #[error(
+        "of the coordinators at {url} none leads now: {message}; they choose a leader within seconds, \
+         so try again"
+    )]
+    NoLeader { url: String, message: String },
+
+    #[error(
+        "no secure connection to {url}: {why}; --ca names who signed the coordinator's certificate, \
+         --cert and --key say who you are"
+    )]
+    Tls { url: String, why: String },
 
     #[error(
         "the coordinator at {url} took the call but gave no answer in time: it may be stuck or \
@@ -35,13 +49,25 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    pub(super) fn new(url: &str, status: &Status) -> Self {
-        let url = url.to_owned();
+    /// `urls` are all that were to be asked.
+    pub(super) fn new(urls: &str, failed: &CallFailed) -> Self {
+        let url = failed.url().to_owned();
+        match failed.fault() {
+            Fault::Unreachable => Self::NoCoordinator { url: urls.to_owned() },
+            Fault::NotLeading => Self::NoLeader { url: urls.to_owned(), message: failed.explain() },
+            Fault::NoAnswer => Self::NoAnswer { url },
+            Fault::Tls => Self::Tls { url, why: failed.explain() },
+            Fault::Refused => Self::refused(url, failed.status()),
+        }
+    }
+
+    fn refused(url: String, status: &Status) -> Self {
         let message = status.message().to_owned();
         match status.code() {
-            Code::Unavailable => Self::NoCoordinator { url },
-            // The client's own deadline arrives as `Cancelled`.
-            Code::DeadlineExceeded | Code::Cancelled => Self::NoAnswer { url },
+            Code::Unauthenticated => Self::Refused {
+                message,
+                hint: "; say who you are: set CLADE_TOKEN, or give --token-file, or --cert and --key",
+            },
             Code::NotFound => Self::Refused { message, hint: "; `clade status` lists the runs" },
             Code::InvalidArgument
             | Code::FailedPrecondition
@@ -49,28 +75,39 @@ impl CallError {
             | Code::Aborted
             | Code::OutOfRange
             | Code::ResourceExhausted
-            | Code::PermissionDenied
-            | Code::Unauthenticated => Self::Refused { message, hint: "" },
+            | Code::PermissionDenied => Self::Refused { message, hint: "" },
             Code::Unimplemented => Self::Foreign { url, message },
             // A server that does not speak HTTP/2 ends here too.
             Code::Unknown if status.metadata().is_empty() && is_transport(status) => {
                 Self::Foreign { url, message }
             }
-            Code::Unknown | Code::Internal | Code::DataLoss | Code::Ok => {
-                Self::Failed { url, message }
-            }
+            // The first three never come here: they are faults of their own.
+            Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
+            | Code::DataLoss
+            | Code::Ok => Self::Failed { url, message },
         }
     }
 
     /// Whether the same call may succeed once the coordinator is back.
     pub(crate) const fn may_pass(&self) -> bool {
         match self {
-            Self::NoCoordinator { .. } | Self::NoAnswer { .. } => true,
-            Self::BadAddress { .. }
+            Self::NoCoordinator { .. } | Self::NoLeader { .. } | Self::NoAnswer { .. } => true,
+            Self::BadConnection(_)
+            | Self::Tls { .. }
             | Self::Refused { .. }
             | Self::Failed { .. }
             | Self::Foreign { .. } => false,
         }
+    }
+}
+
+impl From<ConnectError> for CallError {
+    fn from(error: ConnectError) -> Self {
+        Self::BadConnection(error.to_string())
     }
 }
 
@@ -85,7 +122,8 @@ mod tests {
     use super::*;
 
     fn check(code: Code, message: &str, expected: expect_test::Expect) {
-        let error = CallError::new("http://127.0.0.1:7600", &Status::new(code, message));
+        let url = "http://127.0.0.1:7600";
+        let error = CallError::new(url, &CallFailed::new(url, Status::new(code, message)));
         expected.assert_eq(&error.to_string());
     }
 
@@ -93,9 +131,9 @@ mod tests {
     fn an_error_says_what_went_wrong_and_what_to_do_next() {
         check(
             Code::Unavailable,
-            "tcp connect error",
+            "another one leads",
             expect![
-                "no coordinator answers at http://127.0.0.1:7600: start one with `clade up`, or name another with --coordinator"
+                "of the coordinators at http://127.0.0.1:7600 none leads now: another one leads; they choose a leader within seconds, so try again"
             ],
         );
         check(
@@ -107,6 +145,13 @@ mod tests {
             Code::FailedPrecondition,
             "run `clipart` has not finished",
             expect!["run `clipart` has not finished"],
+        );
+        check(
+            Code::Unauthenticated,
+            "this coordinator asks who you are",
+            expect![
+                "this coordinator asks who you are; say who you are: set CLADE_TOKEN, or give --token-file, or --cert and --key"
+            ],
         );
         check(
             Code::Cancelled,

@@ -63,7 +63,7 @@ impl RunService for StandIn {
         &self,
         request: Request<v1::ApplyRunRequest>,
     ) -> Result<Response<v1::ApplyRunResponse>, Status> {
-        let v1::ApplyRunRequest { document, base_dir } = request.into_inner();
+        let v1::ApplyRunRequest { document, base_dir, queue: _ } = request.into_inner();
         assert!(document.contains("name: clipart") && base_dir.starts_with('/'));
         let effect = match self.phase() {
             "active" => v1::ApplyEffect::Created,
@@ -122,5 +122,12 @@ impl RunService for StandIn {
         let name = format!("models/{work}/gang-1/logs/rank-0.log");
         let text = format!("{tail_bytes} bytes at most\n");
         Ok(Response::new(v1::GetLogsResponse { logs: vec![v1::Log { name, text, is_cut: false }] }))
+    }
+
+    async fn list_jobs(
+        &self,
+        _request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        Err(Status::unimplemented("no command asks for jobs"))
     }
 }

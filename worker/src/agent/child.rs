@@ -15,6 +15,7 @@ use clade_core::job::{Failure, JobFile};
 use clade_store::{Store, keys};
 use tokio::process::{Child, Command};
 
+use super::devices::{Devices, Pin};
 use super::slots::SlotLock;
 use crate::rank::CacheChoice;
 
@@ -25,8 +26,7 @@ pub(super) struct Settings {
     pub(super) program: PathBuf,
     pub(super) state: PathBuf,
     pub(super) threads_per_rank: u32,
-    /// As ranks are told it; the agent itself never asks for a device.
-    pub(super) device: String,
+    pub(super) devices: Devices,
     pub(super) cache: CacheChoice,
     /// Without a unit of work done for this long, a rank is stalled.
     pub(super) stall_after: Duration,
@@ -75,6 +75,7 @@ pub(super) fn start(
         rank: *rank,
         message: format!("cannot write {}: {error}", path.display()),
     })?;
+    let Pin { device, visible } = settings.devices.pin(*slot);
     let mut command = Command::new(&settings.program);
     command
         .arg("rank")
@@ -83,7 +84,7 @@ pub(super) fn start(
         .arg("--threads")
         .arg(settings.threads_per_rank.to_string())
         .arg("--device")
-        .arg(&settings.device)
+        .arg(device)
         .arg("--slot")
         .arg(slot.to_string())
         .arg("--cache")
@@ -98,6 +99,9 @@ pub(super) fn start(
         .stderr(log)
         .process_group(0)
         .kill_on_drop(true);
+    if let Some(gpu) = visible {
+        command.env("CUDA_VISIBLE_DEVICES", gpu);
+    }
     let spawned = lock.inheritable().and_then(|()| command.spawn());
     // From here on the lock is the child's alone.
     drop(lock);

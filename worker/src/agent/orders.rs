@@ -50,6 +50,7 @@ impl Agent {
                 self.acknowledged(sequence);
                 Ok(())
             }
+            Order::Refused(refused) => self.refused(&refused),
         };
         if let Err(error) = obeyed {
             tracing::error!(%error, "an order makes no sense");
@@ -57,7 +58,7 @@ impl Agent {
     }
 
     fn superseded(&mut self) {
-        tracing::warn!(worker = %self.worker, "this worker was declared lost: its ranks end");
+        tracing::warn!(worker = %self.worker(), "this worker was declared lost: its ranks end");
         match self.phase {
             Phase::Serving => {
                 self.wish_all(&Wish::Kill);
@@ -106,6 +107,13 @@ impl Agent {
         if slot >= self.slots.count() {
             return Err(refused(format!("there is no slot {slot} of {}", self.slots.count())));
         }
+        if let Some(reason) = self.withdrawn.get(&slot) {
+            return Err(refused(format!("the device of slot {slot} is withdrawn: {reason}")));
+        }
+        // Its process may be gone already, but not its memory.
+        if self.live.values().any(|live| live.slot == slot) {
+            return Err(refused(format!("slot {slot} is taken: its rank has not ended")));
+        }
         let lock = self
             .slots
             .take(slot)
@@ -117,7 +125,7 @@ impl Agent {
         let live = Live { slot, pid: started.pid, wishes };
         self.live.insert(launch.key.clone(), live);
         let (settings, events) = (Arc::clone(&self.settings), self.rank_events.clone());
-        self.watches.spawn(watch::watch(launch.key, started, grace, settings, heard, events));
+        self.watches.spawn(watch::watch(launch.key, slot, started, grace, settings, heard, events));
         // Ended watches are let go.
         while self.watches.try_join_next().is_some() {}
         Ok(())

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use clade_core::ids::{Fence, WorkerId};
 use clade_core::job::Outcome;
-use clade_core::order::Random;
 use clade_proto::v1::session_request::Report;
 use clade_proto::v1::{
-    CheckpointWritten, Goodbye, Heartbeat, Hello, LiveRank, Progress, RankExited, RendezvousPosted,
-    SessionRequest,
+    CheckpointWritten, DeviceWithdrawn, Goodbye, Heartbeat, Hello, LiveRank, Progress, RankExited,
+    RendezvousPosted, SessionRequest,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -18,7 +17,9 @@ use tokio::time::Instant;
 
 use super::child::{RankKey, Settings};
 use super::fences::Fences;
+use super::identity::Identity;
 use super::outbox::Outbox;
+use super::refusals::Refusals;
 use super::session::{SessionEvent, Stream};
 use super::slots::Slots;
 use super::watch::{News, RankEvent, Wish};
@@ -79,9 +80,7 @@ pub(super) enum Link {
 
 #[derive(Debug)]
 pub(super) struct Agent {
-    name: String,
-    random: Random,
-    pub(super) worker: WorkerId,
+    identity: Identity,
     pub(super) fences: Fences,
     pub(super) slots: Slots,
     pub(super) settings: Arc<Settings>,
@@ -90,6 +89,11 @@ pub(super) struct Agent {
     pub(super) live: BTreeMap<RankKey, Live>,
     /// The ended ranks of each work's newest incarnation, so that a repeated order is answered.
     pub(super) gone: BTreeMap<RankKey, Gone>,
+    /// Slots whose devices must not be used, and why. Only a new agent takes them up again.
+    pub(super) withdrawn: BTreeMap<u32, String>,
+    pub(super) refusals: Refusals,
+    /// Why it leaves, if something must change before it can come back.
+    pub(super) verdict: Option<String>,
     outbox: Outbox,
     link: Link,
     pub(super) phase: Phase,
@@ -98,17 +102,15 @@ pub(super) struct Agent {
 
 impl Agent {
     pub(super) fn new(
-        name: String,
-        seed: u64,
+        identity: Identity,
         fences: Fences,
         slots: Slots,
         settings: Arc<Settings>,
+        withdrawn: BTreeMap<u32, String>,
         rank_events: mpsc::Sender<RankEvent>,
     ) -> Self {
-        let mut agent = Self {
-            worker: WorkerId(String::new()),
-            name,
-            random: Random::new(seed),
+        Self {
+            identity,
             fences,
             slots,
             settings,
@@ -116,18 +118,18 @@ impl Agent {
             watches: JoinSet::new(),
             live: BTreeMap::new(),
             gone: BTreeMap::new(),
+            withdrawn,
+            refusals: Refusals::default(),
+            verdict: None,
             outbox: Outbox::default(),
             link: Link::Down,
             phase: Phase::Serving,
             heartbeat_period: FIRST_HEARTBEAT,
-        };
-        agent.take_new_id();
-        agent
+        }
     }
 
-    fn take_new_id(&mut self) {
-        let id = u32::try_from(self.random.next() >> 32).expect("the upper half of a u64");
-        self.worker = WorkerId(format!("{}-{id:08x}", self.name));
+    pub(super) const fn worker(&self) -> &WorkerId {
+        &self.identity.worker
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -177,13 +179,11 @@ impl Agent {
             slot: live.slot,
             pid: live.pid,
         });
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         Hello {
-            worker: self.worker.0.clone(),
-            host: host.trim().to_owned(),
-            pid: std::process::id(),
             slots: self.slots.count(),
             ranks: ranks.collect(),
+            devices: self.settings.devices.describe(&self.withdrawn),
+            ..self.identity.hello()
         }
     }
 
@@ -191,7 +191,8 @@ impl Agent {
     pub(super) fn welcomed(&mut self, heartbeat: Duration) {
         self.heartbeat_period = heartbeat.max(Duration::from_millis(10));
         if let Link::Greeting { stream, until: _ } = &self.link {
-            tracing::info!(worker = %self.worker, "joined");
+            let coordinator = &stream.coordinator;
+            tracing::info!(worker = %self.identity.worker, coordinator, "joined");
             self.link = Link::Up(stream.clone());
         }
         let owed: Vec<_> = self.outbox.unacknowledged().collect();
@@ -246,6 +247,7 @@ impl Agent {
         let fence = Some((&key.fence).into());
         match news {
             News::Exited(outcome) => self.exited(key, outcome),
+            News::Undrained { slot, reason } => self.withdraw(slot, reason),
             News::Said(FromRank::Rendezvous(address)) => {
                 self.owe(Report::RendezvousPosted(RendezvousPosted { fence, address }));
             }
@@ -256,15 +258,34 @@ impl Agent {
                     manifest: manifest.to_string(),
                 }));
             }
-            News::Said(FromRank::Progress { done, total, rate, loss }) => {
+            News::Said(FromRank::Progress { done, total, rate, loss, busy_ms }) => {
                 let pid = self.live.get(&key).map_or(0, |live| live.pid);
-                let loss = loss.unwrap_or(0.0);
-                self.say(0, Report::Progress(Progress { fence, done, total, rate, loss, pid }));
+                let rank = key.rank;
+                let [loss, busy_ms] = [loss, busy_ms].map(Option::unwrap_or_default);
+                let progress = Progress { fence, done, total, rate, loss, pid, rank, busy_ms };
+                self.say(0, Report::Progress(progress));
             }
             // The watch keeps these to itself.
             News::Said(FromRank::Alive { .. } | FromRank::Outcome(_)) => (),
         }
         self.advance();
+    }
+
+    /// What the latest look at the devices found.
+    pub(super) fn devices(&mut self, faults: BTreeMap<u32, String>) {
+        for (slot, reason) in faults {
+            self.withdraw(slot, reason);
+        }
+    }
+
+    /// Offers a slot's device no more, and says so once. A rank that runs there goes on.
+    fn withdraw(&mut self, slot: u32, reason: String) {
+        if slot >= self.slots.count() || self.withdrawn.contains_key(&slot) {
+            return;
+        }
+        tracing::error!(slot, reason, "a device is withdrawn");
+        self.withdrawn.insert(slot, reason.clone());
+        self.owe(Report::DeviceWithdrawn(DeviceWithdrawn { slot, reason }));
     }
 
     fn exited(&mut self, key: RankKey, outcome: Outcome) {
@@ -354,11 +375,18 @@ impl Agent {
     /// Goes on to the next phase if this one's work is done.
     fn advance(&mut self) {
         if self.phase == Phase::Superseded && self.live.is_empty() {
-            self.take_new_id();
-            self.outbox = Outbox::default();
-            self.phase = Phase::Serving;
-            tracing::info!(worker = %self.worker, "joining as a new worker");
-            self.hang_up();
+            match self.identity.renew() {
+                Ok(()) => {
+                    self.outbox = Outbox::default();
+                    self.phase = Phase::Serving;
+                    tracing::info!(worker = %self.identity.worker, "joining as a new worker");
+                    self.hang_up();
+                }
+                Err(error) => {
+                    self.verdict = Some(format!("no new id can be drawn: {error}"));
+                    self.phase = Phase::Finished;
+                }
+            }
         }
         if self.phase == Phase::Leaving && self.live.is_empty() {
             self.phase = Phase::Reporting { until: Instant::now() + LAST_WORDS_PATIENCE };

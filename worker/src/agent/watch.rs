@@ -1,6 +1,7 @@
 //! Watches one rank from start to end, and tells the agent what becomes of it.
 //!
-//! The end is told only after the process was reaped: its slot is free then.
+//! The end is told only after the process was reaped and its GPU has let go of its memory: its slot
+//! is free then.
 
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::child::{self, RankKey, Settings, Started};
+use super::devices;
 use super::exit::{self, Killed};
 use super::logs;
 use crate::pipe::{self, FromRank, ToRank};
@@ -26,6 +28,8 @@ const TERM_GRACE: Duration = Duration::from_secs(1);
 const EXIT_GRACE: Duration = Duration::from_secs(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 const WRITE_PATIENCE: Duration = Duration::from_secs(1);
+/// For a GPU to let go of a dead rank's memory.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the agent hears of a rank.
 #[derive(Debug)]
@@ -37,6 +41,11 @@ pub(super) struct RankEvent {
 #[derive(Debug)]
 pub(super) enum News {
     Said(FromRank),
+    /// The device still has the rank's memory. Told before its exit.
+    Undrained {
+        slot: u32,
+        reason: String,
+    },
     Exited(Outcome),
 }
 
@@ -77,6 +86,7 @@ struct Watch {
 /// Follows a started rank until it is gone.
 pub(super) async fn watch(
     key: RankKey,
+    slot: u32,
     started: Started,
     grace: Duration,
     settings: Arc<Settings>,
@@ -120,6 +130,11 @@ pub(super) async fn watch(
     }
     let outcome = watch.judge(status, &log);
     child::clean(&job_file, &scratch);
+    if let Some(health) = watch.settings.devices.health()
+        && let Err(reason) = devices::drained(&health, slot, pid, MEMORY_PATIENCE).await
+    {
+        watch.tell(News::Undrained { slot, reason }).await;
+    }
     watch.tell(News::Exited(outcome)).await;
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clade_model::collective::{Collective, CollectiveError};
 
 use super::handshake::Place;
-use super::transfer::Neighbours;
+use super::transfer::{Neighbours, Waited};
 
 /// A peer that stands still this long is given up; its own agent notices much earlier.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -45,6 +45,11 @@ impl TcpRing {
         let before = (rank + ranks - 1) % ranks;
         let neighbours = Neighbours::new((after, next), (before, prev), PATIENCE)?;
         Ok(Self { rank, ranks, neighbours, sequence: 0, piece: Vec::new() })
+    }
+
+    /// Counts the time in which this rank could do nothing but wait for its neighbours.
+    pub fn waited(&self) -> Waited {
+        self.neighbours.waited.clone()
     }
 
     /// Makes sure that the predecessor makes the same call with as many values.

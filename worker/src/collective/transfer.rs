@@ -7,6 +7,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clade_model::collective::CollectiveError;
@@ -16,6 +18,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 #[cfg(target_endian = "big")]
 compile_error!("the ring exchanges numbers in little-endian order");
 
+/// The time that one rank of a ring has waited for others.
+#[derive(Clone, Debug, Default)]
+pub struct Waited(Arc<AtomicU64>);
+
+impl Waited {
+    fn add(&self, waited: Duration) {
+        let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// The time waited since the last call.
+    pub fn take(&self) -> Duration {
+        Duration::from_nanos(self.0.swap(0, Ordering::Relaxed))
+    }
+}
+
 /// Two neighbours: one listens to us, we listen to the other.
 #[derive(Debug)]
 pub(super) struct Neighbours {
@@ -24,6 +42,7 @@ pub(super) struct Neighbours {
     next: TcpStream,
     prev: TcpStream,
     patience: Duration,
+    pub(super) waited: Waited,
 }
 
 impl Neighbours {
@@ -36,7 +55,8 @@ impl Neighbours {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
         }
-        Ok(Self { next_rank, prev_rank, next, prev, patience })
+        let waited = Waited::default();
+        Ok(Self { next_rank, prev_rank, next, prev, patience, waited })
     }
 
     /// Sends all of `out` to the successor while filling `into` from the predecessor.
@@ -78,7 +98,10 @@ impl Neighbours {
         if to_receive {
             sockets.push(PollFd::new(self.prev.as_fd(), PollFlags::POLLIN));
         }
-        match poll(&mut sockets, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+        let begun = Instant::now();
+        let polled = poll(&mut sockets, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        self.waited.add(begun.elapsed());
+        match polled {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(lost(peer, errno.into())),
         }

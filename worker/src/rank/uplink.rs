@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clade_core::ids::{Digest, Step};
 use clade_core::job::{Failure, Outcome};
 
+use super::busy::Busy;
 use super::rate::Rate;
 use crate::context::{Ending, Reporter};
 use crate::pipe::{self, FromRank};
@@ -47,6 +48,7 @@ pub struct Uplink {
 #[derive(Debug, Default)]
 struct Progress {
     rate: Rate,
+    busy: Busy,
     told_at: Option<Instant>,
 }
 
@@ -132,6 +134,11 @@ impl Uplink {
         self.units.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Notes that a step was made, and how much of its time this rank worked itself.
+    pub fn step_made(&self, worked: Duration) {
+        locked(&self.progress).busy.note(worked);
+    }
+
     fn say(&self, message: FromRank) {
         if let Some(say) = &*locked(&self.say) {
             // The writer ends first only if nobody listens any more.
@@ -151,8 +158,9 @@ impl Reporter for Uplink {
         }
         progress.told_at = Some(now);
         let rate = progress.rate.note(now, done);
+        let busy_ms = progress.busy.take();
         drop(progress);
-        self.say(FromRank::Progress { done, total, rate, loss });
+        self.say(FromRank::Progress { done, total, rate, loss, busy_ms });
     }
 }
 
@@ -186,7 +194,7 @@ fn tell_person(message: &FromRank) {
         // The outcome is printed, and whoever wrote a checkpoint has logged it.
         FromRank::Alive { .. } | FromRank::Outcome(_) | FromRank::Checkpoint { .. } => (),
         FromRank::Rendezvous(address) => tracing::info!(address, "listening for the gang"),
-        FromRank::Progress { done, total, rate, loss } => match loss {
+        FromRank::Progress { done, total, rate, loss, busy_ms: _ } => match loss {
             Some(loss) => tracing::info!("{done} of {total}, {rate:.1}/s, loss {loss:.4}"),
             None => tracing::info!("{done} of {total}, {rate:.1}/s"),
         },

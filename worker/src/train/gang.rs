@@ -7,7 +7,7 @@ use clade_core::job::Failure;
 use clade_model::collective::{Collective, CollectiveError, Solo};
 use clade_model::device::{self, Placement, Precision};
 
-use crate::collective::{MeetError, Meeting, Patience, Place, join};
+use crate::collective::{MeetError, Meeting, Patience, Place, Waited, join};
 use crate::context::{Context, Ending};
 use crate::rank::Uplink;
 
@@ -23,6 +23,7 @@ pub(super) struct Signs {
 pub(super) struct Gang {
     rank: u32,
     collective: Box<dyn Collective>,
+    waited: Waited,
 }
 
 impl Gang {
@@ -31,7 +32,8 @@ impl Gang {
         let job = &context.job;
         let rank = job.rank;
         if job.ranks == 1 {
-            return Ok(Self { rank, collective: Box::new(Solo) });
+            let waited = Waited::default();
+            return Ok(Self { rank, collective: Box::new(Solo), waited });
         }
         let place = Place { fence: job.fence().to_string(), rank, ranks: job.ranks };
         let patience = Patience::new(MEETING_PATIENCE, Arc::clone(&context.stop));
@@ -50,7 +52,13 @@ impl Gang {
         };
         let ring = ring.map_err(|error| not_met(rank, &error))?;
         tracing::info!(rank, ranks = job.ranks, "the gang has met");
-        Ok(Self { rank, collective: Box::new(ring) })
+        let waited = ring.waited();
+        Ok(Self { rank, collective: Box::new(ring), waited })
+    }
+
+    /// How long this rank has waited for its peers since it was last asked.
+    pub(super) fn take_waited(&self) -> Duration {
+        self.waited.take()
     }
 
     pub(super) fn collective(&mut self) -> &mut dyn Collective {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clade_core::job::Failure;
 use clade_model::pixels::Pixels;
@@ -35,6 +35,8 @@ pub(super) struct Steps<'a> {
     /// Batches refused since the last that was not.
     refusals: u32,
     looked_at: Instant,
+    /// Time spent on checkpoints since then: rank 0's alone, so it makes nobody a straggler.
+    saved_for: Duration,
 }
 
 /// What must be known of a step when its outcome is.
@@ -70,6 +72,7 @@ impl<'a> Steps<'a> {
             under_way,
             refusals: 0,
             looked_at,
+            saved_for: Duration::ZERO,
         }
     }
 
@@ -86,6 +89,9 @@ impl<'a> Steps<'a> {
     fn go(&mut self) -> Result<Counts, Ending> {
         let due = self.course.due;
         self.tell(None);
+        // The gang has met, and waited for its slowest to load the model.
+        self.gang.take_waited();
+        self.looked_at = Instant::now();
         while self.trainer.steps_done() < due {
             // A step under way may yet be refused; then one more is due.
             if self.trainer.steps_done() + self.trainer.in_flight() as u64 == due {
@@ -138,7 +144,10 @@ impl<'a> Steps<'a> {
         let outcome = self.trainer.outcome().expect("a step is under way");
         let step = self.under_way.pop_front().expect("its keys are known");
         let began = step.begun.max(self.looked_at);
-        self.looked_at = Instant::now();
+        let now = Instant::now();
+        let others = self.gang.take_waited() + std::mem::take(&mut self.saved_for);
+        self.uplink.step_made(now.duration_since(self.looked_at).saturating_sub(others));
+        self.looked_at = now;
         match outcome {
             Ok(report) => {
                 self.refusals = 0;
@@ -165,7 +174,10 @@ impl<'a> Steps<'a> {
             self.look()?;
         }
         let Some(keeper) = &mut self.keeper else { return Ok(()) };
-        Ok(keeper.save(&self.trainer, self.cursor)?)
+        let begun = Instant::now();
+        keeper.save(&self.trainer, self.cursor)?;
+        self.saved_for += begun.elapsed();
+        Ok(())
     }
 
     fn settle(&mut self) -> Result<(), Failure> {
@@ -173,11 +185,9 @@ impl<'a> Steps<'a> {
     }
 
     fn tell(&self, loss: Option<f64>) {
-        if self.keeper.is_some() {
-            self.uplink.progress(self.trainer.steps_done(), self.course.due, loss);
-        } else {
-            self.uplink.worked();
-        }
+        // The loss is every rank's; one of them tells it.
+        let loss = loss.filter(|_| self.keeper.is_some());
+        self.uplink.progress(self.trainer.steps_done(), self.course.due, loss);
     }
 
     fn record(&mut self, report: &StepReport, step: &UnderWay, seconds: f64) {

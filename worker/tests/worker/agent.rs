@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 use crate::desk::{Desk, Session};
 use crate::lab::{Lab, WORKER};
 
-const TRAINING: &str = "{globalBatch: 8, microBatch: 4, seedSteps: 4, expertSteps: 2, \
+pub(crate) const TRAINING: &str = "{globalBatch: 8, microBatch: 4, seedSteps: 4, expertSteps: 2, \
                         learningRate: {peak: 1e-3}}";
 
 /// An agent that is killed when the test ends.
-struct Agent(Child);
+pub(crate) struct Agent(pub(crate) Child);
 
 impl Drop for Agent {
     fn drop(&mut self) {
@@ -32,12 +32,15 @@ impl Agent {
     }
 
     fn start_with(desk: &Desk, state: &Path, more: &[&str]) -> Self {
+        Self::start_at(&desk.url(), state, more)
+    }
+
+    /// With one or several coordinators.
+    pub(crate) fn start_at(coordinators: &str, state: &Path, more: &[&str]) -> Self {
         let child = Command::new(WORKER)
             .args(["agent", "--name", "w0", "--slots", "2", "--exit-with-stdin"])
             .args(more)
-            .arg("--coordinator")
-            .arg(format!("http://{}", desk.address))
-            .arg("--state")
+            .args(["--coordinator", coordinators, "--state"])
             .arg(state)
             .stdin(Stdio::piped())
             .spawn()
@@ -50,11 +53,11 @@ impl Agent {
     }
 }
 
-fn fence(work: &str, incarnation: u64) -> Fence {
+pub(crate) fn fence(work: &str, incarnation: u64) -> Fence {
     Fence { run: "lab".to_owned(), work: work.to_owned(), incarnation }
 }
 
-fn start(lab: &Lab, fence: &Fence, ranks: u32) -> Order {
+pub(crate) fn start(lab: &Lab, fence: &Fence, ranks: u32) -> Order {
     Order::StartRank(StartRank {
         fence: Some(fence.clone()),
         slot: 0,
@@ -69,11 +72,11 @@ fn start(lab: &Lab, fence: &Fence, ranks: u32) -> Order {
     })
 }
 
-fn stop(fence: &Fence, save: bool) -> Order {
+pub(crate) fn stop(fence: &Fence, save: bool) -> Order {
     Order::StopRank(StopRank { fence: Some(fence.clone()), slot: 0, rank: 0, save })
 }
 
-async fn exit(session: &mut Session) -> (u64, RankExited, Outcome) {
+pub(crate) async fn exit(session: &mut Session) -> (u64, RankExited, Outcome) {
     match session.matter().await {
         (sequence, Report::RankExited(exited)) => {
             let outcome = exited.to_core().unwrap();
@@ -86,7 +89,7 @@ async fn exit(session: &mut Session) -> (u64, RankExited, Outcome) {
 /// Starts rank 0 of a gang whose other rank never comes, and waits until it listens.
 ///
 /// Its process id, read from the hello of a second stream.
-async fn waiting_rank(
+pub(crate) async fn waiting_rank(
     lab: &Lab,
     desk: &Desk,
     mut session: Session,
@@ -104,7 +107,7 @@ async fn waiting_rank(
     (session, hello.ranks[0].pid.try_into().unwrap())
 }
 
-fn is_alive(pid: i32) -> bool {
+pub(crate) fn is_alive(pid: i32) -> bool {
     // A zombie has no command line.
     std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }

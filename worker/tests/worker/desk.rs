@@ -6,9 +6,13 @@ use std::time::Duration;
 use clade_proto::v1::session_request::Report;
 use clade_proto::v1::session_response::Order;
 use clade_proto::v1::worker_service_server::{WorkerService, WorkerServiceServer};
-use clade_proto::v1::{Acknowledge, Hello, SessionRequest, SessionResponse, Welcome};
+use clade_proto::v1::{
+    Acknowledge, Fence, Hello, RefusalReason, Refused, SessionRequest, SessionResponse, Welcome,
+};
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Desk {
     pub(crate) address: SocketAddr,
     sessions: Mutex<mpsc::Receiver<Session>>,
+    /// Ends with the desk, and the port with it.
+    _server: JoinSet<()>,
 }
 
 /// One worker's stream.
@@ -27,6 +33,23 @@ pub(crate) struct Session {
 }
 
 struct Service(mpsc::Sender<Session>);
+
+/// A coordinator that does not lead, and says who does.
+struct Standby(MetadataValue<Ascii>);
+
+#[tonic::async_trait]
+impl WorkerService for Standby {
+    type SessionStream = ReceiverStream<Result<SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        _request: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut status = Status::unavailable("another coordinator leads");
+        status.metadata_mut().insert("clade-leader", self.0.clone());
+        Err(status)
+    }
+}
 
 #[tonic::async_trait]
 impl WorkerService for Service {
@@ -45,14 +68,21 @@ impl WorkerService for Service {
 
 impl Desk {
     pub(crate) async fn open() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
         let (found, sessions) = mpsc::channel(8);
-        let server = tonic::transport::Server::builder()
-            .add_service(WorkerServiceServer::new(Service(found)))
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        tokio::spawn(server);
-        Self { address, sessions: Mutex::new(sessions) }
+        let (address, server) = serve(Service(found)).await;
+        Self { address, sessions: Mutex::new(sessions), _server: server }
+    }
+
+    /// A desk that sends every caller to this one.
+    pub(crate) async fn standby(&self) -> Self {
+        let leader = self.address.to_string().parse().unwrap();
+        let (_, sessions) = mpsc::channel(1);
+        let (address, server) = serve(Standby(leader)).await;
+        Self { address, sessions: Mutex::new(sessions), _server: server }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The next worker to call.
@@ -71,6 +101,17 @@ impl Desk {
     }
 }
 
+async fn serve(service: impl WorkerService) -> (SocketAddr, JoinSet<()>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder()
+        .add_service(WorkerServiceServer::new(service))
+        .serve_with_incoming(TcpListenerStream::new(listener));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async { server.await.unwrap() });
+    (address, tasks)
+}
+
 impl Session {
     pub(crate) async fn order(&self, order: Order) {
         let response = SessionResponse { term: self.term, order: Some(order) };
@@ -79,6 +120,11 @@ impl Session {
 
     pub(crate) async fn acknowledge(&self, sequence: u64) {
         self.order(Order::Acknowledge(Acknowledge { sequence })).await;
+    }
+
+    pub(crate) async fn refuse(&self, fence: Option<Fence>, reason: RefusalReason) {
+        let message = "the test says so".to_owned();
+        self.order(Order::Refused(Refused { fence, reason: reason.into(), message })).await;
     }
 
     pub(crate) async fn hello(&mut self) -> Hello {

@@ -3,5 +3,6 @@
 
 mod agent;
 mod desk;
+mod fleet;
 mod gang;
 mod lab;
