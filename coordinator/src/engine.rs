@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clade_core::ids::{Fence, Millis, RunName, WorkerId};
-use clade_core::schedule::{Action, Event, Limits, Object, RunPhase, State, invariants, step};
+use clade_core::ids::{Fence, Millis, NodeName, RunName, Term, WorkerId};
+use clade_core::schedule::invariants::{About, violations};
+use clade_core::schedule::{Action, Event, Limits, Object, Refusal, RunPhase, State, admit, step};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -43,8 +44,11 @@ pub(crate) const ORDERS_IN_FLIGHT: usize = 1024;
 /// Commands that may wait.
 const COMMANDS: usize = 4096;
 
-/// Changed objects after which no further event joins a transaction: room for what one more adds.
-const ENOUGH: usize = 80;
+/// Changed objects after which no further event joins a transaction.
+const ENOUGH: usize = 60;
+
+/// Changed objects after which events that share a transaction begin nothing more.
+const FULL: usize = 80;
 
 /// What may be asked of the engine.
 pub(crate) enum Command {
@@ -53,6 +57,8 @@ pub(crate) enum Command {
         stream: StreamId,
         orders: Orders,
         event: Event,
+        /// Why the worker is not taken; dropped if it is.
+        refused: oneshot::Sender<Refusal>,
     },
     Detach {
         worker: WorkerId,
@@ -65,16 +71,29 @@ pub(crate) enum Command {
         event: Event,
     },
     Progress {
+        worker: WorkerId,
         fence: Fence,
         progress: v1::Progress,
     },
     Apply {
         spec: Box<RunSpec>,
         tars: u32,
+        /// Whether it may need more seats than there are.
+        queue: bool,
         reply: oneshot::Sender<Result<v1::ApplyEffect, Status>>,
     },
     Cancel {
         run: RunName,
+        reply: oneshot::Sender<Result<(), Status>>,
+    },
+    Cordon {
+        node: NodeName,
+        reason: String,
+        drain: bool,
+        reply: oneshot::Sender<Result<(), Status>>,
+    },
+    Uncordon {
+        node: NodeName,
         reply: oneshot::Sender<Result<(), Status>>,
     },
     /// What a standby could answer, too.
@@ -86,6 +105,7 @@ pub(crate) enum Command {
 pub(crate) struct Engine {
     commands: mpsc::Sender<Command>,
     over: CancellationToken,
+    term: Term,
 }
 
 impl Engine {
@@ -103,6 +123,11 @@ impl Engine {
         answer.await.map_err(|_| no_longer())
     }
 
+    /// Under which it leads.
+    pub(crate) const fn term(&self) -> Term {
+        self.term
+    }
+
     /// Waits until this engine decides nothing any more.
     pub(crate) async fn over(&self) {
         self.over.cancelled().await;
@@ -117,7 +142,7 @@ pub(crate) fn no_longer() -> Status {
 /// Makes an engine for `state`; it decides once its task runs.
 pub(crate) fn new(lead: Box<dyn Lead>, limits: Limits, state: State) -> (Engine, Task) {
     let (sender, commands) = mpsc::channel(COMMANDS);
-    let over = CancellationToken::new();
+    let (over, term) = (CancellationToken::new(), state.term);
     let task = Task {
         lead,
         limits,
@@ -128,7 +153,7 @@ pub(crate) fn new(lead: Box<dyn Lead>, limits: Limits, state: State) -> (Engine,
         streams: BTreeMap::new(),
         outside: JoinSet::new(),
     };
-    (Engine { commands: sender, over }, task)
+    (Engine { commands: sender, over, term }, task)
 }
 
 /// How an engine came to its end.
@@ -156,10 +181,13 @@ pub(crate) struct Task {
 struct Batch {
     changed: BTreeSet<Object>,
     after: Vec<After>,
+    /// The last event left work over.
+    more: bool,
 }
 
 enum After {
     Act(Action),
+    Welcome(WorkerId),
     Acknowledge { worker: WorkerId, sequence: u64 },
     Reply(Reply),
 }
@@ -180,19 +208,36 @@ impl Task {
         let lost = self.lead.lost();
         let mut batch = Batch::default();
         let term = self.state.term;
-        self.event(Event::TookLead { term }, &mut batch);
+        let _taken = self.event(Event::TookLead { term }, &mut batch);
         self.finish(batch).await?;
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut more = true;
         loop {
             let mut batch = Batch::default();
+            if more {
+                // Parts of a large change follow one another, but let in what came meanwhile.
+                let _taken = self.event(Event::Tick, &mut batch);
+                while batch.changed.len() < ENOUGH
+                    && let Ok(command) = self.commands.try_recv()
+                {
+                    self.command(command, &mut batch);
+                }
+                more = batch.more;
+                self.finish(batch).await?;
+                continue;
+            }
             // Every branch is safe to cancel: none holds a message across an await.
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(true),
                 () = lost.cancelled() => return Ok(false),
-                _ = ticks.tick() => self.event(Event::Tick, &mut batch),
+                _ = ticks.tick() => {
+                    let _taken = self.event(Event::Tick, &mut batch);
+                }
                 Some(ended) = self.outside.join_next() => match ended {
-                    Ok(Some(event)) => self.event(event, &mut batch),
+                    Ok(Some(event)) => {
+                        let _taken = self.event(event, &mut batch);
+                    }
                     Ok(None) => (),
                     // What it was to find out is asked again by the next leader, this one or another.
                     Err(error) => error!(%error, "a store task panicked"),
@@ -204,13 +249,14 @@ impl Task {
             {
                 self.command(command, &mut batch);
             }
+            more = batch.more;
             self.finish(batch).await?;
         }
     }
 
     /// Saves a batch, then does what follows from it, in order.
     async fn finish(&mut self, batch: Batch) -> Result<(), LeadError> {
-        let Batch { changed, after } = batch;
+        let Batch { changed, after, more: _ } = batch;
         let mut writes = codec::encode(&self.state, &changed);
         if writes.len() > MOST_KEYS {
             // A run's row sorts before its works' and is written last: without it they count for nothing.
@@ -230,6 +276,10 @@ impl Task {
                     info!(?action, "action");
                     self.perform(action);
                 }
+                After::Welcome(worker) => {
+                    let welcome = v1::Welcome { heartbeat_ms: 1000 };
+                    self.order(&worker, v1::session_response::Order::Welcome(welcome));
+                }
                 After::Acknowledge { worker, sequence } => {
                     let done = v1::Acknowledge { sequence };
                     self.order(&worker, v1::session_response::Order::Acknowledge(done));
@@ -243,42 +293,67 @@ impl Task {
     fn command(&mut self, command: Command, batch: &mut Batch) {
         let reply = |reply: Reply| After::Reply(reply);
         match command {
-            Command::Attach { worker, stream, orders, event } => {
-                let welcome =
-                    v1::session_response::Order::Welcome(v1::Welcome { heartbeat_ms: 1000 });
-                self.streams.insert(worker.clone(), (stream, orders));
-                self.order(&worker, welcome);
-                self.event(event, batch);
+            Command::Attach { worker, stream, orders, event, refused } => {
+                let at = batch.after.len();
+                if let Some(why) = self.event(event, batch) {
+                    warn!(%worker, %why, "refuses a worker");
+                    refused.send(why).ok();
+                    return;
+                }
+                if let Some((_, old)) = self.streams.insert(worker.clone(), (stream, orders)) {
+                    old.hang_up.cancel();
+                }
+                batch.after.insert(at, After::Welcome(worker));
             }
             Command::Detach { worker, stream } => {
                 if self.streams.get(&worker).is_some_and(|(current, _)| *current == stream) {
                     self.streams.remove(&worker);
-                    self.event(Event::WorkerDetached { worker }, batch);
+                    let _known = self.event(Event::WorkerDetached { worker }, batch);
                 }
             }
             Command::Report { worker, sequence, event } => {
-                self.event(event, batch);
+                // Acknowledged even if it was refused: it would be refused again.
+                let _told = self.event(event, batch);
                 if sequence > 0 {
                     batch.after.push(After::Acknowledge { worker, sequence });
                 }
             }
-            Command::Progress { fence, progress } => {
-                let current = self.state.runs.get(&fence.run).and_then(|run| run.fence(fence.work));
-                if current.as_ref() == Some(&fence) {
+            Command::Progress { worker, fence, progress } => {
+                let seat = self.state.seat(&fence, progress.rank);
+                let is_its_own = seat.is_some_and(|seat| seat.worker == worker);
+                let event = Event::Progressed {
+                    worker,
+                    fence: fence.clone(),
+                    rank: progress.rank,
+                    done: progress.done,
+                    busy_us: outside::micros(progress.busy_ms),
+                };
+                let refused = self.event(event, batch);
+                if is_its_own && refused.is_none() {
                     self.observed.progress(fence, &progress);
                 }
             }
-            Command::Apply { spec, tars, reply: to } => {
-                let effect = self.apply(spec, tars, batch);
+            Command::Apply { spec, tars, queue, reply: to } => {
+                let effect = self.apply(spec, tars, queue, batch);
                 batch.after.push(reply(Box::new(move || drop(to.send(effect)))));
             }
             Command::Cancel { run, reply: to } => {
                 let answer = if self.state.runs.contains_key(&run) {
-                    self.event(Event::CancelRequested { run }, batch);
-                    Ok(())
+                    let refused = self.event(Event::CancelRequested { run }, batch);
+                    refused.map_or(Ok(()), |why| Err(outside::refused(&why)))
                 } else {
                     Err(outside::unknown_run(&run))
                 };
+                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
+            }
+            Command::Cordon { node, reason, drain, reply: to } => {
+                let refused = self.event(Event::NodeCordoned { node, reason, drain }, batch);
+                let answer = refused.map_or(Ok(()), |why| Err(outside::refused(&why)));
+                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
+            }
+            Command::Uncordon { node, reply: to } => {
+                let refused = self.event(Event::NodeUncordoned { node }, batch);
+                let answer = refused.map_or(Ok(()), |why| Err(outside::refused(&why)));
                 batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Ask(question) => {
@@ -291,10 +366,17 @@ impl Task {
         &mut self,
         spec: Box<RunSpec>,
         tars: u32,
+        queue: bool,
         batch: &mut Batch,
     ) -> Result<v1::ApplyEffect, Status> {
         let effect = match self.state.runs.get(spec.name()) {
-            None => v1::ApplyEffect::Created,
+            None => {
+                if !queue {
+                    let admitted = admit(&self.state, &spec);
+                    admitted.map_err(|why| Status::invalid_argument(why.to_string()))?;
+                }
+                v1::ApplyEffect::Created
+            }
             Some(run) if run.head.spec != *spec => {
                 return Err(outside::other_document(spec.name()));
             }
@@ -305,24 +387,26 @@ impl Task {
                 }
             },
         };
-        self.event(Event::Applied { spec, tars }, batch);
-        Ok(effect)
+        let refused = self.event(Event::Applied { spec, tars }, batch);
+        refused.map_or(Ok(effect), |why| Err(outside::refused(&why)))
     }
 
-    /// The choke point: one event changes the state in memory and joins the batch.
-    fn event(&mut self, event: Event, batch: &mut Batch) {
+    /// The choke point: one event changes the state in memory and joins the batch. Returns why it was
+    /// not taken, if it was not.
+    fn event(&mut self, event: Event, batch: &mut Batch) -> Option<Refusal> {
         if event != Event::Tick {
             debug!(?event, "event");
         }
-        let before = cfg!(debug_assertions).then(|| self.state.clone());
-        let effects = step(&mut self.state, self.limits, now(), event);
-        if let Some(before) = before {
-            for violation in invariants::violations(&before, &self.state) {
-                error!(violation = violation.0, "invariant broken");
-            }
+        let about = About::of(&event);
+        let objects = FULL.saturating_sub(batch.changed.len());
+        let effects = step(&mut self.state, Limits { objects, ..self.limits }, now(), event);
+        for violation in violations(&about, &effects, &self.state) {
+            error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");
         }
         batch.changed.extend(effects.changed);
         batch.after.extend(effects.actions.into_iter().map(After::Act));
+        batch.more = effects.more;
+        effects.refusal
     }
 
     fn perform(&mut self, action: Action) {
@@ -342,10 +426,10 @@ impl Task {
                 self.order(&worker, Order::ShareRendezvous(share));
             }
             Action::Refuse { worker, fence, why } => {
-                warn!(%worker, %fence, %why, "refuses a late report");
-                let stop =
-                    v1::StopRank { fence: Some((&fence).into()), slot: 0, rank: 0, save: false };
-                self.order(&worker, Order::StopRank(stop));
+                warn!(%worker, %fence, %why, "refuses a report");
+                let reason = outside::refusal_reason(&why);
+                let refused = v1::Refused::new(Some(&fence), reason, why.to_string());
+                self.order(&worker, Order::Refused(refused));
             }
             Action::Supersede { worker } => {
                 self.order(&worker, Order::Superseded(v1::Superseded {}))

@@ -2,6 +2,7 @@
 
 mod allowance;
 mod engine;
+mod fleet;
 mod observed;
 mod operators;
 mod outside;

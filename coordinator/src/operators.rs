@@ -1,6 +1,6 @@
 //! The operators' side of the coordinator: apply, cancel, status, report, logs.
 
-use clade_core::ids::{RunName, WorkId};
+use clade_core::ids::{ParseIdError, RunName, WorkId};
 use clade_core::job::Failure;
 use clade_core::spec::RunSpec;
 use clade_proto::v1::run_service_server::RunService;
@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 
 use crate::engine::Command;
 use crate::outside;
-use crate::question::Question;
+use crate::question::{Page, Question};
 use crate::role::Roles;
 
 /// Bytes of each log shown unless asked for more or less.
@@ -38,7 +38,7 @@ impl Operators {
 
 fn parse_name(run: &str) -> Result<RunName, Status> {
     run.parse()
-        .map_err(|error: clade_core::ids::ParseIdError| Status::invalid_argument(error.to_string()))
+        .map_err(|error: ParseIdError| Status::invalid_argument(error.to_string()))
 }
 
 fn failed(error: &StoreError) -> Status {
@@ -52,7 +52,7 @@ impl RunService for Operators {
         request: Request<v1::ApplyRunRequest>,
     ) -> Result<Response<v1::ApplyRunResponse>, Status> {
         let engine = self.roles.engine()?;
-        let v1::ApplyRunRequest { document, base_dir } = request.into_inner();
+        let v1::ApplyRunRequest { document, base_dir, queue } = request.into_inner();
         let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let mut spec = RunSpec::parse(&document).map_err(|error| refused(&error))?;
         spec.resolve(&base_dir);
@@ -74,7 +74,7 @@ impl RunService for Operators {
             }
         };
         let spec = Box::new(spec);
-        let effect = engine.ask(|reply| Command::Apply { spec, tars, reply }).await??;
+        let effect = engine.ask(|reply| Command::Apply { spec, tars, queue, reply }).await??;
         let effect = ApplyEffect::into(effect);
         Ok(Response::new(v1::ApplyRunResponse { run: name.to_string(), effect }))
     }
@@ -166,6 +166,22 @@ impl RunService for Operators {
             }
         }
         Ok(Response::new(v1::GetLogsResponse { logs }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let v1::ListJobsRequest { run, stage, phase, page_size, page_token } = request.into_inner();
+        let run = parse_name(&run)?;
+        let invalid = |error: ParseIdError| Status::invalid_argument(error.to_string());
+        let stage = if stage.is_empty() { None } else { Some(stage.parse().map_err(invalid)?) };
+        let after =
+            if page_token.is_empty() { None } else { Some(page_token.parse().map_err(invalid)?) };
+        let page = Page { size: page_size, after };
+        let asked = run.clone();
+        let found = self.roles.ask(|reply| Question::Jobs { run, stage, phase, page, reply });
+        found.await?.map(Response::new).ok_or_else(|| outside::unknown_run(&asked))
     }
 }
 

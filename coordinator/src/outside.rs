@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clade_core::ids::{CheckpointRef, Fence, RunName};
-use clade_core::schedule::{Event, Start};
+use clade_core::schedule::{Event, Refusal, Start};
 use clade_proto::v1;
 use clade_store::{Store, StoreError, checkpoint};
 use tonic::Status;
@@ -76,4 +76,42 @@ pub(crate) fn other_document(run: &RunName) -> Status {
         "run `{run}` exists with another document: give this one another metadata.name, or apply \
          the document it was made from"
     ))
+}
+
+/// What an operator is told whose wish was not taken.
+pub(crate) fn refused(why: &Refusal) -> Status {
+    match why {
+        Refusal::UnknownNode { .. } => {
+            Status::not_found(format!("{why}; `clade workers` lists the nodes there are"))
+        }
+        Refusal::UnknownWork
+        | Refusal::Superseded { .. }
+        | Refusal::NeverStarted { .. }
+        | Refusal::NotSeated
+        | Refusal::NotYours { .. }
+        | Refusal::BeyondDue { .. }
+        | Refusal::UnknownWorker
+        | Refusal::WorkerChanged => Status::failed_precondition(why.to_string()),
+    }
+}
+
+/// A refusal's reason as the wire has it.
+pub(crate) const fn refusal_reason(why: &Refusal) -> v1::RefusalReason {
+    use v1::RefusalReason as Reason;
+    match why {
+        // Nobody was started under such a fence: whoever speaks so is a rank of nobody.
+        Refusal::UnknownWork | Refusal::UnknownNode { .. } => Reason::UnknownWork,
+        Refusal::Superseded { .. } => Reason::Superseded,
+        Refusal::NeverStarted { .. } | Refusal::NotSeated => Reason::NotSeated,
+        Refusal::NotYours { .. } => Reason::NotYours,
+        Refusal::BeyondDue { .. } => Reason::BeyondDue,
+        Refusal::UnknownWorker => Reason::UnknownWorker,
+        Refusal::WorkerChanged => Reason::WorkerChanged,
+    }
+}
+
+/// Whole microseconds of what a worker says took so many milliseconds; 0 if that is no time.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
+pub(crate) fn micros(millis: f64) -> u64 {
+    if millis.is_finite() { (millis * 1_000.0).clamp(0.0, 1e12) as u64 } else { 0 }
 }

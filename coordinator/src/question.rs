@@ -1,6 +1,6 @@
 //! What can be read without leading: answered by the engine, and by a standby from its mirror.
 
-use clade_core::ids::{Millis, RunName};
+use clade_core::ids::{Millis, RunName, Stage, WorkId};
 use clade_core::schedule::{RunPhase, State};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
@@ -13,6 +13,34 @@ use crate::view;
 pub(crate) enum Question {
     Status { run: Option<RunName>, reply: oneshot::Sender<v1::GetStatusResponse> },
     Find { run: RunName, reply: oneshot::Sender<Option<(RunSpec, RunPhase)>> },
+    Workers { page: Page<String>, reply: oneshot::Sender<v1::ListWorkersResponse> },
+    /// None if there is no such run.
+    Jobs {
+        run: RunName,
+        stage: Option<Stage>,
+        phase: String,
+        page: Page<WorkId>,
+        reply: oneshot::Sender<Option<v1::ListJobsResponse>>,
+    },
+}
+
+/// A part of a long list: so many things after one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Page<T> {
+    /// 0 for the default.
+    pub(crate) size: u32,
+    pub(crate) after: Option<T>,
+}
+
+impl<T> Page<T> {
+    const DEFAULT: u32 = 200;
+    const LARGEST: u32 = 1_000;
+
+    /// Things on this page, at most.
+    pub(crate) fn len(&self) -> usize {
+        let size = if self.size == 0 { Self::DEFAULT } else { self.size.min(Self::LARGEST) };
+        usize::try_from(size).expect("a page has at most a thousand things")
+    }
 }
 
 /// An answer that waits to be sent.
@@ -25,6 +53,14 @@ impl Question {
             Self::Status { run, reply } => {
                 let status = view::status(state, observed, now, run.as_ref());
                 Box::new(move || drop(reply.send(status)))
+            }
+            Self::Workers { page, reply } => {
+                let workers = view::workers_page(state, &page);
+                Box::new(move || drop(reply.send(workers)))
+            }
+            Self::Jobs { run, stage, phase, page, reply } => {
+                let jobs = view::jobs_page(state, observed, now, &run, stage, &phase, &page);
+                Box::new(move || drop(reply.send(jobs)))
             }
             Self::Find { run, reply } => {
                 let found = state.runs.get(&run);

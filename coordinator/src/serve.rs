@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clade_proto::v1::fleet_service_server::FleetServiceServer;
 use clade_proto::v1::run_service_server::RunServiceServer;
 use clade_proto::v1::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Fleet;
 use crate::operators::Operators;
 use crate::role::Roles;
 use crate::workers::Workers;
@@ -32,7 +34,8 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let workers = WorkerServiceServer::new(Workers::new(roles.clone(), shutdown.clone()));
-    let operators = RunServiceServer::new(Operators::new(roles));
+    let operators = RunServiceServer::new(Operators::new(roles.clone()));
+    let fleet = FleetServiceServer::new(Fleet::new(roles));
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -42,6 +45,7 @@ pub(crate) async fn serve(
         .tcp_nodelay(true)
         .add_service(workers.max_decoding_message_size(LARGEST_MESSAGE))
         .add_service(operators.max_decoding_message_size(LARGEST_MESSAGE))
+        .add_service(fleet.max_decoding_message_size(LARGEST_MESSAGE))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), shutdown.cancelled_owned())
         .await
         .context("serving failed")

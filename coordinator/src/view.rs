@@ -1,12 +1,19 @@
 //! The state as operators see it: stages and models in the order of the data's flow.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use clade_core::ids::{Fence, JobId, Millis, ModelId, RunName, Stage, WorkId, WorkerId};
-use clade_core::schedule::{Gang, Phase, Run, RunPhase, State, StopFor, Work, why_waiting};
+use clade_core::schedule::{
+    Gang, Offer, Phase, Run, RunPhase, State, Stop, StopFor, Trust, Work, Worker, why_waiting,
+};
 use clade_proto::v1;
 
 use crate::observed::{Observed, Seen};
+use crate::question::Page;
+
+/// Workers that a status shows; all of them are listed in pages.
+const MOST_WORKERS: usize = 1_000;
 
 /// Builds the whole answer, for one run or for all.
 pub(crate) fn status(
@@ -25,17 +32,111 @@ pub(crate) fn status(
 }
 
 fn workers(state: &State) -> Vec<v1::WorkerStatus> {
-    let taken = state.taken();
-    let busy = |id: &WorkerId| taken.keys().filter(|seat| seat.worker == *id).count();
-    let shown = state.workers.iter().map(|(id, worker)| v1::WorkerStatus {
+    let shown = state.workers.iter().take(MOST_WORKERS).map(|(id, worker)| v1::WorkerStatus {
         worker: id.to_string(),
-        host: worker.host.clone(),
-        pid: worker.pid,
-        phase: if worker.lost_at.is_some() { "detached" } else { "attached" }.to_owned(),
-        slots: worker.slots,
-        busy: u32::try_from(busy(id)).unwrap_or(u32::MAX),
+        host: worker.offer.host.clone(),
+        pid: worker.offer.pid,
+        phase: worker_phase(worker).to_owned(),
+        slots: worker.offer.slots,
+        busy: busy(state, id),
     });
     shown.collect()
+}
+
+const fn worker_phase(worker: &Worker) -> &'static str {
+    if worker.lost_at.is_some() { "detached" } else { "attached" }
+}
+
+fn busy(state: &State, worker: &WorkerId) -> u32 {
+    u32::try_from(state.busy(worker)).unwrap_or(u32::MAX)
+}
+
+/// One page of the workers, in the order of their ids.
+pub(crate) fn workers_page(state: &State, page: &Page<String>) -> v1::ListWorkersResponse {
+    let after = page.after.clone().map(WorkerId);
+    let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = state.workers.range((from, Bound::Unbounded));
+    let shown = rest.by_ref().take(page.len());
+    let workers: Vec<_> = shown.map(|(id, worker)| worker_info(state, id, worker)).collect();
+    let last = workers.last().map(|info| info.worker.clone());
+    let next_page_token = last.filter(|_| rest.next().is_some()).unwrap_or_default();
+    v1::ListWorkersResponse { workers, next_page_token }
+}
+
+fn worker_info(state: &State, id: &WorkerId, worker: &Worker) -> v1::WorkerInfo {
+    let Offer { node, host, domain, pid, slots, kind, memory_mib, labels, secret: _ } =
+        &worker.offer;
+    let known = state.nodes.get(node).cloned().unwrap_or_default();
+    let quarantined_until_ms = match known.trust {
+        Trust::Quarantined { until } => until.0,
+        Trust::Full | Trust::Retest => 0,
+    };
+    let why = known.cordoned.clone().or_else(|| match known.trust {
+        Trust::Full => None,
+        Trust::Quarantined { .. } => Some("gangs kept failing here".to_owned()),
+        Trust::Retest => Some("is retested: one work at a time".to_owned()),
+    });
+    let devices = (0..*slots).map(|slot| v1::Device {
+        slot,
+        kind: kind.clone(),
+        memory_mib: *memory_mib,
+        withdrawn: worker.withdrawn.get(&slot).cloned().unwrap_or_default(),
+        ..v1::Device::default()
+    });
+    v1::WorkerInfo {
+        worker: id.to_string(),
+        node: node.to_string(),
+        host: host.clone(),
+        pid: *pid,
+        domain: domain.clone(),
+        labels: labels.clone().into_iter().collect(),
+        phase: worker_phase(worker).to_owned(),
+        slots: *slots,
+        busy: busy(state, id),
+        devices: devices.collect(),
+        cordoned: known.cordoned.is_some(),
+        draining: known.draining,
+        quarantined_until_ms,
+        why: why.unwrap_or_default(),
+        straggler: known.slower_percent.is_some(),
+    }
+}
+
+/// One page of a run's jobs, in the order of stages and parts; none if there is no such run.
+pub(crate) fn jobs_page(
+    state: &State,
+    observed: &Observed,
+    now: Millis,
+    run: &RunName,
+    stage: Option<Stage>,
+    phase: &str,
+    page: &Page<WorkId>,
+) -> Option<v1::ListJobsResponse> {
+    let run = state.runs.get(run)?;
+    let view = RunView { state, observed, now, run };
+    let from = page.after.map_or(Bound::Unbounded, Bound::Excluded);
+    let wanted = run.works.range((from, Bound::Unbounded)).filter(|(id, work)| {
+        let WorkId::Job(job) = id else { return false };
+        stage.is_none_or(|stage| stage == job.stage)
+            && (phase.is_empty() || phase_name(&work.phase, true) == phase)
+    });
+    let mut wanted = wanted.peekable();
+    let mut jobs = Vec::new();
+    let mut last = None;
+    for (id, work) in wanted.by_ref().take(page.len()) {
+        last = Some(*id);
+        jobs.push(v1::JobStatus {
+            work: id.to_string(),
+            phase: phase_name(&work.phase, true).to_owned(),
+            reason: view.reason(*id, work),
+            incarnation: work.incarnation.0,
+            restarts: work.restarts,
+            ranks: view.ranks(*id, work),
+        });
+    }
+    let next_page_token = last.filter(|_| wanted.peek().is_some());
+    let next_page_token = next_page_token.map(|id| id.to_string()).unwrap_or_default();
+    Some(v1::ListJobsResponse { jobs, next_page_token })
 }
 
 fn run_status(state: &State, observed: &Observed, now: Millis, run: &Run) -> v1::RunStatus {
@@ -114,7 +215,9 @@ impl RunView<'_> {
                     .unwrap_or_default()
             }
             Phase::Running(gang) => format!("on {}", seats(gang)),
-            Phase::Stopping { gang, .. } => format!("waits for {} to leave", seats(gang)),
+            Phase::Stopping { gang, cause } => {
+                format!("waits for {} to leave{}", seats(gang), because(cause))
+            }
             Phase::Inspecting { .. } => "looks for what the last gang left".to_owned(),
             Phase::Done => String::new(),
             Phase::Failed { failure } => failure.to_string(),
@@ -209,6 +312,17 @@ impl RunView<'_> {
     }
 }
 
+/// Why a gang was told to stop, where the run itself does not say so.
+fn because(cause: &Stop) -> String {
+    match cause {
+        Stop::RankGone | Stop::RunStopping => String::new(),
+        Stop::Preempted { by, work } => format!(": {by}/{work} has priority"),
+        Stop::Drained { node } => format!(": node {node} is drained"),
+        Stop::DeviceWithdrawn { seat } => format!(": the device of {seat} was withdrawn"),
+        Stop::Hung { seconds } => format!(": no step for {seconds} s"),
+    }
+}
+
 const fn phase_name(phase: &Phase, is_seen: bool) -> &'static str {
     match phase {
         Phase::Waiting => "waiting",
@@ -234,7 +348,7 @@ fn eta(parts: &[v1::PartStatus], state: &State) -> f64 {
     let seats: usize = moving.iter().map(|part| part.ranks.len()).sum();
     let per_seat = moving.iter().map(|part| part.rate).sum::<f64>() / as_float(seats.max(1));
     let left: u64 = models().map(|part| part.total.saturating_sub(part.done)).sum();
-    let all: u32 = state.workers.values().map(|worker| worker.slots).sum();
+    let all: u32 = state.workers.values().map(Worker::usable).sum();
     as_float_u64(left) / (per_seat * f64::from(all.max(1)))
 }
 

@@ -55,6 +55,8 @@ pub struct Limits {
     pub quarantine: Millis,
     /// A leader that heard nothing at all for so long stood still itself.
     pub pause: Millis,
+    /// Changed objects beyond which one event begins nothing more: it may share a transaction.
+    pub objects: usize,
 }
 
 impl Default for Limits {
@@ -66,6 +68,7 @@ impl Default for Limits {
             hang: Millis(60_000),
             quarantine: Millis(600_000),
             pause: Millis(2_000),
+            objects: 80,
         }
     }
 }

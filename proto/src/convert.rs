@@ -157,8 +157,8 @@ fn failed(failure: &Failure) -> v1::Failed {
         Failure::Stalled { seconds, .. } => (Cause::Stalled, String::new(), *seconds),
         Failure::PeerLost { .. } => (Cause::PeerLost, String::new(), 0),
         // The coordinator's own conclusions; an agent that said so would mean a crash.
-        Failure::WorkerLost { worker } | Failure::WorkerLeft { worker } => {
-            (Cause::Crashed, format!("worker {worker} is gone"), 0)
+        Failure::WorkerLost { .. } | Failure::WorkerLeft { .. } | Failure::NoProgress { .. } => {
+            (Cause::Crashed, failure.to_string(), 0)
         }
     };
     v1::Failed { cause: cause.into(), message, seconds }

@@ -1,12 +1,13 @@
 //! What rows mean: the scheduler's state as keys and bytes, and back.
 //!
-//! `run/<run>`, `work/<run>/<work>` and `worker/<worker>`, JSON each. The only place outside the
-//! engine that knows the scheduler's types.
+//! `run/<run>`, `model/<run>/<model>`, `jobs/<run>/<stage>/<chunk>`, `worker/<worker>` and
+//! `node/<node>`, JSON each. Works that never began have no row. The only place outside the engine
+//! that knows the scheduler's types.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use clade_core::ids::{ParseIdError, RunName, Term, WorkId, WorkerId};
-use clade_core::schedule::{Object, Run, RunHead, State, Work, Worker};
+use clade_core::ids::{NodeName, ParseIdError, RunName, Term, WorkId, WorkerId};
+use clade_core::schedule::{Node, Object, RunHead, State, Work, Worker};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,8 +23,16 @@ fn encode_one(state: &State, object: &Object) -> Write {
         Object::Run(name) => {
             write(format!("run/{name}"), state.runs.get(name).map(|run| &run.head))
         }
-        Object::Work(name, work) => write(format!("work/{name}/{work}"), state.work(name, *work)),
+        Object::Model(name, model) => {
+            write(format!("model/{name}/{model}"), state.work(name, WorkId::Model(*model)))
+        }
+        Object::Jobs(name, stage, chunk) => {
+            let begun = state.begun(name, *stage, *chunk);
+            let value = if begun.is_empty() { None } else { Some(&begun) };
+            write(format!("jobs/{name}/{stage}/{chunk}"), value)
+        }
         Object::Worker(id) => write(format!("worker/{id}"), state.workers.get(id)),
+        Object::Node(name) => write(format!("node/{name}"), state.nodes.get(name)),
     }
 }
 
@@ -40,23 +49,27 @@ fn write<T: Serialize>(key: String, value: Option<&T>) -> Write {
 
 /// The state that `rows` stand for.
 pub(crate) fn decode(rows: &Rows, term: Term) -> Result<State, LeadError> {
-    let mut state = State { term, ..State::default() };
-    let mut works: BTreeMap<RunName, BTreeMap<WorkId, Work>> = BTreeMap::new();
+    let mut heads = Vec::new();
+    let mut works: Vec<(RunName, WorkId, Work)> = Vec::new();
+    let mut workers = BTreeMap::new();
+    let mut nodes = BTreeMap::new();
     for (key, value) in rows {
         let parts: Vec<&str> = key.splitn(3, '/').collect();
         match parts[..] {
-            ["run", _] => {
-                let head: RunHead = json(key, value)?;
-                let name = head.spec.name().clone();
-                state.runs.insert(name, Run { head, works: BTreeMap::new() });
+            ["run", _] => heads.push(json::<RunHead>(key, value)?),
+            ["model", run, model] => {
+                works.push((id(key, run)?, WorkId::Model(id(key, model)?), json(key, value)?));
             }
-            ["work", run, work] => {
-                let (run, work) = (id(key, run)?, id(key, work)?);
-                works.entry(run).or_default().insert(work, json(key, value)?);
+            ["jobs", run, _] => {
+                let run: RunName = id(key, run)?;
+                let begun: BTreeMap<WorkId, Work> = json(key, value)?;
+                works.extend(begun.into_iter().map(|(id, work)| (run.clone(), id, work)));
             }
             ["worker", worker] => {
-                let worker_id = WorkerId(worker.to_owned());
-                state.workers.insert(worker_id, json::<Worker>(key, value)?);
+                workers.insert(WorkerId(worker.to_owned()), json::<Worker>(key, value)?);
+            }
+            ["node", node] => {
+                nodes.insert(NodeName(node.to_owned()), json::<Node>(key, value)?);
             }
             _ => {
                 let reason = "no such kind of object".to_owned();
@@ -64,13 +77,7 @@ pub(crate) fn decode(rows: &Rows, term: Term) -> Result<State, LeadError> {
             }
         }
     }
-    // Works of a run that is not there: its last row was never written.
-    for (name, works) in works {
-        if let Some(run) = state.runs.get_mut(&name) {
-            run.works = works;
-        }
-    }
-    Ok(state)
+    Ok(State::restore(term, heads, works, workers, nodes))
 }
 
 fn json<T: DeserializeOwned>(key: &str, value: &[u8]) -> Result<T, LeadError> {

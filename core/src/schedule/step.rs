@@ -35,9 +35,6 @@ pub struct Before {
 /// Pieces that one transaction may change: etcd takes 128 operations by default.
 pub const MAX_CHANGED: usize = 100;
 
-/// Loops begin nothing new beyond so many, so that whatever they began still fits.
-const ENOUGH_CHANGED: usize = 80;
-
 /// Applies one event at time `now`, then seats whatever can be seated.
 pub fn step(state: &mut State, limits: Limits, now: Millis, event: Event) -> Effects {
     let slept = now.0.saturating_sub(state.clock.0) > limits.pause.0 && state.clock.0 > 0;
@@ -126,7 +123,7 @@ impl Stepper<'_> {
 
     /// Whether another change may be begun in this transaction.
     pub(super) fn has_room(&self) -> bool {
-        self.effects.changed.len() < ENOUGH_CHANGED
+        self.effects.changed.len() < self.limits.objects
     }
 
     /// The only way a work changes: what follows from it is kept up to date.
