@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Judges the chart and the images without a cluster: lints, renders with three sets of values,
+# Judges the chart and the Dockerfiles without a cluster: lints, renders with three sets of values,
 # holds what comes out against Kubernetes' schemas and against this folder's claims. Fetches
 # nothing; deploy/setup/{helm,chart}.sh have put the tools in place. Under a minute.
 set -euo pipefail
@@ -8,10 +8,11 @@ project=$(cd "$here/../.." && pwd)
 helm=$project/assets/helm/helm
 tools=$project/.venv-chart/bin
 chart=$project/charts/clade
-# Neither a user's cluster nor his plugins have a say.
-export KUBECONFIG=/dev/null HELM_PLUGINS=/dev/null
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+# Neither a user's cluster nor his plugins and settings have a say.
+install -m 600 /dev/null "$work/kubeconfig"
+export KUBECONFIG=$work/kubeconfig HELM_PLUGINS=$work/plugins
 export HELM_CACHE_HOME=$work/cache HELM_CONFIG_HOME=$work/config HELM_DATA_HOME=$work/data
 say() { printf 'chart: %s\n' "$*"; }
 
