@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Judges the chart and the Dockerfiles without a cluster: lints, renders with three sets of values,
+# Judges the chart and the Dockerfiles without a cluster: lints, renders four times,
 # holds what comes out against Kubernetes' schemas and against this folder's claims. Fetches
 # nothing; deploy/setup/{helm,chart}.sh have put the tools in place. Under a minute.
 set -euo pipefail
@@ -18,12 +18,17 @@ say() { printf 'chart: %s\n' "$*"; }
 
 "$tools/yamllint" --strict --config-file "$here/yamllint.yaml" \
   "$chart/Chart.yaml" "$chart/values.yaml" "$chart/ci" "$here/yamllint.yaml"
-for values in default small large; do
+for values in default small large long; do
   given=()
-  if [ "$values" != default ]; then given=(--values "$chart/ci/$values-values.yaml"); fi
+  release=lab
+  case $values in
+    small | large) given=(--values "$chart/ci/$values-values.yaml") ;;
+    # The longest name that helm gives a release.
+    long) release=a-release-whose-name-is-as-long-as-helm-lets-it-be-lo ;;
+  esac
   "$helm" lint --strict --quiet "$chart" "${given[@]}"
   rendered=$work/$values.yaml
-  "$helm" template lab "$chart" --namespace research --kube-version 1.33 "${given[@]}" >"$rendered"
+  "$helm" template "$release" "$chart" --namespace research --kube-version 1.33 "${given[@]}" >"$rendered"
   # The schemas know no objects of the Prometheus operator.
   "$tools/python" "$here/objects.py" "$rendered" PodMonitor >"$work/$values-core.yaml"
   for version in 1.25 1.33; do
@@ -31,7 +36,7 @@ for values in default small large; do
   done
   say "values $values: fits Kubernetes 1.25 and 1.33"
 done
-"$tools/python" "$here/rendered.py" "$work/default.yaml" "$work/small.yaml" "$work/large.yaml"
+"$tools/python" "$here/rendered.py" "$work/default.yaml" "$work/small.yaml" "$work/large.yaml" "$work/long.yaml"
 "$tools/python" "$here/refusals.py" "$helm" "$chart"
 "$tools/python" "$here/upgrade.py" "$helm" "$chart"
 "$tools/hadolint" --failure-threshold style "$project"/deploy/images/*.Dockerfile

@@ -56,7 +56,8 @@ among them: files hold those.
 - --slots={{ $pool.slots }}
 - --threads-per-rank={{ $pool.threadsPerRank }}
 - --device={{ $pool.device }}
-- --state=/var/lib/clade
+{{- /* Two pods of a StatefulSet may share a node, and no two agents one folder. */}}
+- --state=/var/lib/clade{{ if eq $pool.kind "StatefulSet" }}/$(POD_NAME){{ end }}
 - --cache=/var/cache/clade
 - --cache-size={{ int $pool.cache.gigabytes }}G
 {{- end -}}
@@ -90,7 +91,7 @@ among them: files hold those.
 - --initial-advertise-peer-urls=https://$(POD_NAME).{{ $name }}-etcd.{{ .Release.Namespace }}.svc:2380
 - --initial-cluster={{ join "," $peers }}
 - --initial-cluster-token={{ .Release.Namespace }}-{{ $name }}
-- --initial-cluster-state=new
+- --initial-cluster-state={{ .Values.etcd.initialClusterState }}
 - --client-cert-auth
 - --trusted-ca-file=/etc/etcd/tls/ca.crt
 - --cert-file=/etc/etcd/tls/tls.crt
