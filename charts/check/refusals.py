@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 EXTERNAL = {"endpoints": ["https://etcd-0.example.org:2379"], "existingSecret": "etcd-client"}
+ALICE = {"name": "alice", "role": "viewer", "sha256": "0" * 64, "expires": "never"}
 
 # What is wrong, the values, what the refusal names.
 REFUSED = [
@@ -46,7 +47,9 @@ REFUSED = [
     ("a name that is an address", {"tls": {"extraNames": ["https://clade.example.org"]}}, "extraNames"),
     ("TLS switched off", {"tls": {"enabled": False}}, "enabled"),
     ("tokens switched off", {"tokens": {"enabled": False}}, "enabled"),
-    ("a hash with a line break", {"tokens": {"extra": ["a\nb"]}}, "extra"),
+    ("a token instead of its hash", {"tokens": {"extra": [ALICE | {"sha256": "clade_0123"}]}}, "sha256"),
+    ("a token without an end", {"tokens": {"extra": [{"name": "alice", "role": "viewer", "sha256": "0" * 64}]}}, "expires"),
+    ("a role that is none", {"tokens": {"extra": [ALICE | {"role": "root"}]}}, "role"),
     ("a peer that chooses nothing", {"networkPolicy": {"clients": [{}]}}, "clients"),
     ("resources that are none", {"coordinator": {"resources": {"limits": {"memory": "1 GB"}}}}, "memory"),
     ("claims instead of resources", {"etcd": {"resources": {"claims": []}}}, "claims"),

@@ -10,6 +10,7 @@ import ssl
 import sys
 import tempfile
 
+import yaml
 from objects import pods, read
 
 FLAGS = {
@@ -237,10 +238,17 @@ def tokens_are_known_to_coordinators_by_hash_only(objects):
     if not known:
         assert not tokens, tokens.keys()
         return
+    entries = {entry["sha256"]: entry for entry in yaml.safe_load(known[0])}
+    workers = [it["metadata"]["name"] for it, spec in pods(objects) if spec["containers"][0]["name"] == "worker"]
     for name, token in tokens.items():
         assert len(token) >= 40, name
-        assert hashlib.sha256(token.encode()).hexdigest() in known[0], f"coordinators do not know {name}"
+        entry = entries.get(hashlib.sha256(token.encode()).hexdigest())
+        assert entry, f"coordinators do not know {name}"
+        assert set(entry) == {"name", "role", "sha256", "expires"} and len(entry["name"]) <= 64, entry
+        assert entry["role"] == ("worker" if name.endswith("-worker-token") else "admin"), entry
         assert token not in known[0], name
+        if entry["role"] == "worker":
+            assert all(worker.startswith(entry["name"] + "-") for worker in workers), entry
 
 
 def nothing_runs_on_installation(objects):

@@ -160,13 +160,14 @@ def main(helm, chart):
     upgrade()
     renewed = differing(certificates, cluster.certificates())
     assert renewed == ["coordinator-tls"], f"of an old certificate came {renewed}"
-    assert pods[0] != cluster.template("coordinator"), "coordinators do not start anew with their certificate"
-    assert pods[1] == cluster.template("etcd"), "etcd starts anew for a certificate that is not its own"
+    assert pods == (cluster.template("coordinator"), cluster.template("etcd")), "pods start anew for a file they reread"
 
     certificates = cluster.certificates()
     upgrade(tls={"generation": 2})
     renewed = differing(certificates, cluster.certificates())
     assert renewed == ["coordinator-tls", "etcd-client-tls", "etcd-tls"], renewed
+    assert pods[0] != cluster.template("coordinator"), "coordinators go on with their old certificate for etcd"
+    assert pods[1] == cluster.template("etcd"), "etcd starts anew for a file it rereads"
     certificates = cluster.certificates()
     upgrade(tls={"generation": 2, "extraNames": ["clade.example.org"]})
     assert differing(certificates, cluster.certificates()) == ["coordinator-tls"]
@@ -176,23 +177,28 @@ def main(helm, chart):
     upgrade(tls={"generation": 2, "extraNames": ["clade.example.org"]})
     assert differing(certificates, cluster.certificates()) == ["ca", "coordinator-tls"]
 
+    del cluster.objects["Secret", "lab-clade-etcd-ca"]
+    upgrade()
+    assert pods[1] != cluster.template("etcd"), "etcd goes on with its old authority"
+
     tokens = {name: cluster.secret(name, "token") for name in ("admin-token", "worker-token")}
     workers = cluster.template("worker-cpu")
-    known = cluster.secret("tokens", "tokens")
+    known = yaml.safe_load(cluster.secret("tokens", "tokens"))
     upgrade(tokens={"generation": 2})
     for name, old in tokens.items():
         assert cluster.secret(name, "token") != old, f"{name} is not new"
         assert cluster.secret(name, "before") == old, f"{name} before is lost"
-    now_known = cluster.secret("tokens", "tokens")
-    for line in known.splitlines():
-        assert line.split()[-1] in now_known, "a worker that has not read its new token is shut out"
+    now_known = yaml.safe_load(cluster.secret("tokens", "tokens"))
+    assert len(now_known) == 2 * len(known), now_known
+    for entry in known:
+        assert entry in now_known, "a worker that has not read its new token is shut out"
     assert workers == cluster.template("worker-cpu"), "new tokens stop ranks"
     again = cluster.secret("tokens", "tokens")
     upgrade(tokens={"generation": 2})
     assert again == cluster.secret("tokens", "tokens"), "tokens change by themselves"
     upgrade(tokens={"generation": 3})
-    for line in known.splitlines():
-        assert line.split()[-1] not in cluster.secret("tokens", "tokens"), "the first tokens are still good"
+    for entry in known:
+        assert entry["sha256"] not in cluster.secret("tokens", "tokens"), "the first tokens are still good"
 
     trouble = cluster.upgrade(helm, chart, {"etcd": {"replicas": 5}})
     assert trouble and "fixed at installation" in trouble, f"etcd grew by an upgrade: {trouble}"

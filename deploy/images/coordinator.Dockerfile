@@ -26,7 +26,7 @@ FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libgcc-s1 libstdc++6 \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent clade
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent clade
 COPY --from=builder /clade/target/release/clade-coordinator /clade/target/release/clade /opt/clade/bin/
 COPY --from=builder /clade/LICENSE-APACHE /clade/LICENSE-MIT /usr/share/doc/clade/
 ENV PATH=/opt/clade/bin:$PATH

@@ -12,7 +12,7 @@ FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends etcd-client etcd-server \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent clade \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent clade \
  && install -d -o 10001 -g 10001 -m 700 /var/lib/etcd
 USER 10001:10001
 EXPOSE 2379 2380

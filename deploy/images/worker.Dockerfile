@@ -29,7 +29,7 @@ FROM ${BASE}
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates libgcc-s1 libstdc++6 \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent clade
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent clade
 # The program looks for libtorch in ../lib.
 COPY --from=builder /clade/assets/libtorch/lib/ /opt/clade/lib/
 # Documents name them as `make demo` does: assets/all-minilm-l6-v2, assets/clip-bpe/...

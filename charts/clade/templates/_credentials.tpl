@@ -76,32 +76,34 @@ every holder has read the new one.
 {{- end -}}
 {{- end -}}
 
-{{/* Changes when a coordinator must start anew to see its certificates. */}}
+{{/*
+Changes when a coordinator must start anew: for its certificate with etcd. The one that it serves
+with, and the tokens, it reads again by itself.
+*/}}
 {{- define "clade.checksum.coordinator" -}}
 {{- include "clade.make" . -}}
-{{- $made := .Values.made -}}
-{{- printf "%s %s" (dig "coordinator" "Cert" "" $made) (dig "etcdClient" "Cert" "" $made) | sha256sum -}}
+{{- dig "etcdClient" "Cert" "" .Values.made | sha256sum -}}
 {{- end -}}
 
+{{/* etcd reads its certificate for each handshake, but its authority only when it starts. */}}
 {{- define "clade.checksum.etcd" -}}
 {{- include "clade.make" . -}}
-{{- .Values.made.etcd.Cert | sha256sum -}}
+{{- .Values.made.etcdCa.Cert | sha256sum -}}
 {{- end -}}
 
 {{/*
-The file of hashes, as coordinators read it: all that the chart knows of its form. Tokens before
-these are good until the next generation.
+The file of hashes, as coordinators read it: all that the chart knows of its form. The tokens before
+these are good until the next generation, under the very same name, so that no worker's stream is
+ended. A worker's name is the start of the names it may go by: those of this release's pods.
 */}}
 {{- define "clade.tokens" -}}
 {{- $made := .Values.made -}}
-{{- range $role, $key := dict "admin" "adminToken" "worker" "workerToken" -}}
-{{- $token := index $made $key -}}
-{{ $role }} {{ $role }} {{ $token.Token | sha256sum }}{{ "\n" }}
-{{- with $token.Before -}}
-{{ $role }}-before {{ $role }} {{ . | sha256sum }}{{ "\n" }}
+{{- $entries := list -}}
+{{- range $role, $token := dict "admin" $made.adminToken "worker" $made.workerToken -}}
+{{- $name := ternary $role (printf "%s-worker" (include "clade.fullname" $)) (eq $role "admin") -}}
+{{- range $secret := compact (list $token.Token $token.Before) -}}
+{{- $entries = append $entries (dict "name" $name "role" $role "sha256" (sha256sum $secret) "expires" "never") -}}
 {{- end -}}
 {{- end -}}
-{{- range .Values.tokens.extra -}}
-{{ . }}{{ "\n" }}
-{{- end -}}
+{{- toYaml (concat $entries .Values.tokens.extra) -}}
 {{- end -}}
