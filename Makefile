@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz etcd route-venv s3-venv
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz etcd route-venv s3-venv chart
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -72,9 +72,14 @@ verify: setup s3-venv route-venv etcd ## Check formatting, lints, docs and tests
 	@exec $(CARGO) clippy --workspace --all-targets -- -D warnings
 	@RUSTDOCFLAGS='-D warnings' exec $(CARGO) doc --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then exec $(CARGO) deny check; else echo 'skipped: cargo deny: it is not installed'; fi
-	@if command -v shellcheck >/dev/null; then exec shellcheck -x deploy/setup/*.sh deploy/bench/*.sh deploy/gpu/*.sh; else echo 'skipped: shellcheck: it is not installed'; fi
+	@if command -v shellcheck >/dev/null; then exec shellcheck -x deploy/setup/*.sh deploy/bench/*.sh deploy/gpu/*.sh charts/check/*.sh; else echo 'skipped: shellcheck: it is not installed'; fi
 	@exec $(CARGO) build --workspace --bins
 	@exec $(CARGO) test --workspace
+
+chart: ## Judge the Helm chart and the Dockerfiles, without a cluster (once: helm and linters, 260 MB)
+	@deploy/setup/helm.sh
+	@deploy/setup/chart.sh
+	@charts/check/run.sh
 
 fix: ## Format, and apply what clippy can repair by itself
 	@exec $(CARGO) fmt --all

@@ -1,0 +1,67 @@
+//! What the scheduler did: counted at the engine's one choke point.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Labelled;
+
+#[derive(Debug)]
+pub(super) struct Schedule {
+    pub(super) events: Labelled<Counter>,
+    pub(super) event_durations: Histogram,
+    pub(super) actions: Labelled<Counter>,
+    pub(super) refusals: Labelled<Counter>,
+    pub(super) invariant_violations: Labelled<Counter>,
+    pub(super) workers: Labelled<Gauge>,
+    pub(super) works: Labelled<Gauge>,
+}
+
+impl Schedule {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let found = Self {
+            events: Labelled::default(),
+            // 10 µs to 2.6 s: a decision takes microseconds, its transaction milliseconds.
+            event_durations: Histogram::new(exponential_buckets(10e-6, 4.0, 10)),
+            actions: Labelled::default(),
+            refusals: Labelled::default(),
+            invariant_violations: Labelled::default(),
+            workers: Labelled::default(),
+            works: Labelled::default(),
+        };
+        let Self {
+            events,
+            event_durations,
+            actions,
+            refusals,
+            invariant_violations,
+            workers,
+            works,
+        } = &found;
+        registry.register("events", "Events taken in, by kind", events.clone());
+        registry.register_with_unit(
+            "event_duration",
+            "From an event to the end of what it caused, its transaction included",
+            Unit::Seconds,
+            event_durations.clone(),
+        );
+        registry.register("actions", "Actions performed, by kind", actions.clone());
+        registry.register("refusals", "Late reports refused, by reason", refusals.clone());
+        registry.register(
+            "invariant_violations",
+            "Times an invariant did not hold after an event; anything but 0 is a defect",
+            invariant_violations.clone(),
+        );
+        registry.register("workers", "Workers, by phase", workers.clone());
+        registry.register("works", "Jobs and models, by phase", works.clone());
+        found
+    }
+}
+
+pub(super) fn set_counts(family: &Labelled<Gauge>, counts: &[(&'static str, usize)]) {
+    for (phase, count) in counts {
+        let count = i64::try_from(*count).unwrap_or(i64::MAX);
+        family.get_or_create(&[("phase", *phase)]).set(count);
+    }
+}
