@@ -204,6 +204,7 @@ pub enum Verdict {
 #[serde(rename_all = "camelCase")]
 pub struct Offer {
     /// The machine: cordon, drain and quarantine go by it.
+    #[serde(default)]
     pub node: NodeName,
     pub host: String,
     /// Machines with fast links among them.
