@@ -177,6 +177,11 @@ impl Etcd {
 
     /// Runs etcdctl against the first member; gives what it said.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let said = self.try_ctl(arguments);
+        said.unwrap_or_else(|said| panic!("etcdctl {arguments:?}: {said}"))
+    }
+
+    pub(crate) fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(Path::new(FOLDER).join("etcdctl"));
         if let Some(Tls { ca, cert, key }) = &self.tls {
             command.env("ETCDCTL_CACERT", ca).env("ETCDCTL_CERT", cert).env("ETCDCTL_KEY", key);
@@ -188,9 +193,8 @@ impl Etcd {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        let errors = String::from_utf8_lossy(&said.stderr).into_owned();
-        assert!(said.status.success(), "etcdctl {arguments:?}: {text}{errors}");
-        text
+        let errors = String::from_utf8_lossy(&said.stderr);
+        if said.status.success() { Ok(text) } else { Err(format!("{text}{errors}")) }
     }
 }
 
