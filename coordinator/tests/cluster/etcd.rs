@@ -145,10 +145,13 @@ impl Etcd {
             let leads = |member: &Member| {
                 get(member.metrics, "/metrics").contains("\netcd_server_is_leader 1\n")
             };
-            if let Some(at) = self.members.iter().position(leads) {
+            // One that was stalled may believe for a moment that it still leads.
+            let leading: Vec<usize> =
+                (0..self.members.len()).filter(|at| leads(&self.members[*at])).collect();
+            if let [at] = leading[..] {
                 return at;
             }
-            assert!(began.elapsed() < STARTING, "no member leads");
+            assert!(began.elapsed() < STARTING, "members {leading:?} lead");
             std::thread::sleep(Duration::from_millis(50));
         }
     }

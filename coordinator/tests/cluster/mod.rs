@@ -49,25 +49,12 @@ pub(crate) fn document(folder: &Path, name: &str, tars: usize) -> v1::ApplyRunRe
         std::fs::write(folder.join(file), b"never read").unwrap();
     }
     let demo = include_str!("../../../deploy/demo/run.yaml");
-    let mut document = String::new();
-    let mut skipping = false;
-    for line in demo.lines() {
-        let key = line.trim_start();
-        // The demo's evaluation sets are not here.
-        skipping = (skipping && line.starts_with("    ")) || key.starts_with("evaluation:");
-        if skipping {
-            continue;
-        }
-        let indent = &line[..line.len() - key.len()];
-        let value = match key.split(':').next() {
-            Some("metadata") => format!("metadata: {{name: {name}}}"),
-            Some("store") => "store: file:./store".to_owned(),
-            Some("shards") => "shards: \"*.tar\"".to_owned(),
-            Some("embedding") => "embedding: {encoder: encoder}".to_owned(),
-            Some("vocabulary") => "vocabulary: vocabulary".to_owned(),
-            _ => key.to_owned(),
-        };
-        document.push_str(&format!("{indent}{value}\n"));
-    }
+    let (demo, _evaluation) = demo.split_once("\n  evaluation:").unwrap();
+    let document = demo
+        .replace("name: clipart", &format!("name: {name}"))
+        .replace("./clade-data", "./store")
+        .replace("data/clipart/train/*.tar", "'*.tar'")
+        .replace("assets/all-minilm-l6-v2", "encoder")
+        .replace("assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz", "vocabulary");
     v1::ApplyRunRequest { document, base_dir: folder.display().to_string() }
 }

@@ -45,20 +45,17 @@ impl Worker {
 
     /// Tries every address, and whichever is named as the leader's, until one welcomes it.
     pub(crate) async fn attach(&self, urls: &[String]) -> Session {
-        let mut to_try: Vec<String> = urls.to_vec();
         super::until("a coordinator welcomes the worker", async || {
-            let url = to_try.remove(0);
-            match self.try_attach(&url).await {
-                Ok(session) => return Some(session),
-                Err(status) => {
-                    let leader = status.metadata().get("clade-leader");
-                    if let Some(leader) = leader.and_then(|it| it.to_str().ok()) {
-                        to_try.insert(0, leader.to_owned());
-                    }
+            for url in urls {
+                let refusal = match self.try_attach(url).await {
+                    Ok(session) => return Some(session),
+                    Err(refusal) => refusal,
+                };
+                let leader = refusal.metadata().get("clade-leader");
+                let Some(leader) = leader.and_then(|it| it.to_str().ok()) else { continue };
+                if let Ok(session) = self.try_attach(leader).await {
+                    return Some(session);
                 }
-            }
-            if to_try.len() < urls.len() {
-                to_try.push(url);
             }
             None
         })
