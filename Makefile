@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz etcd route-venv s3-venv chart
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz etcd route-venv s3-venv chart test-outages
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -36,6 +36,9 @@ demo: setup pictures build ## Run the whole job on this machine; FRESH=1 starts 
 test: setup route-venv s3-venv etcd ## Run every test; what this machine lacks is printed as `skipped: why`
 	@exec $(CARGO) build --workspace --bins
 	@exec $(CARGO) test --workspace -- --show-output
+
+test-outages: etcd ## Take all of etcd down for a minute under three coordinators
+	@exec env CLADE_TEST_OUTAGE_SECONDS=60 $(CARGO) test -p clade-coordinator --test failover -- --show-output all_of_etcd
 
 check-openclip: ## Compare the bundle's models with open_clip itself (PyTorch, about 6 GB; BUNDLE=folder)
 	@exec deploy/check-openclip/run.sh $(BUNDLE)

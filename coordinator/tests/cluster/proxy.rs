@@ -29,6 +29,7 @@ pub(crate) struct Proxy {
     address: SocketAddr,
     mode: watch::Sender<Mode>,
     lost: Arc<AtomicU64>,
+    cuts: watch::Sender<u64>,
     _serving: tokio_util::task::AbortOnDropHandle<()>,
 }
 
@@ -41,20 +42,23 @@ impl Proxy {
         let (mode, seen) = watch::channel(Mode::Pass);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
+        let (cuts, _) = watch::channel(0);
+        let cut = cuts.clone();
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(carry(
-                    client,
-                    server.clone(),
-                    seen.clone(),
-                    Arc::clone(&counted),
-                ));
+                let (server, lost) = (server.clone(), Arc::clone(&counted));
+                let (seen, cut) = (seen.clone(), cut.clone());
+                connections.spawn(async move {
+                    if carry(client, server, seen, lost).await == Some(Cut) {
+                        cut.send_modify(|cuts| *cuts += 1);
+                    }
+                });
                 while connections.try_join_next().is_some() {}
             }
         });
         let serving = tokio_util::task::AbortOnDropHandle::new(serving);
-        Self { address, mode, lost, _serving: serving }
+        Self { address, mode, lost, cuts, _serving: serving }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -65,19 +69,31 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
+    /// Sets a mode that loses something, and waits until a connection was cut.
+    pub(crate) async fn cut(&self, mode: Mode) {
+        let mut cuts = self.cuts.subscribe();
+        cuts.mark_unchanged();
+        self.set(mode);
+        cuts.changed().await.unwrap();
+    }
+
     /// Bytes lost so far.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 }
 
+/// A connection's end that the proxy made.
+#[derive(PartialEq, Eq)]
+struct Cut;
+
 async fn carry(
     client: TcpStream,
     server: String,
     mode: watch::Receiver<Mode>,
     lost: Arc<AtomicU64>,
-) {
-    let Ok(server) = TcpStream::connect(server).await else { return };
+) -> Option<Cut> {
+    let server = TcpStream::connect(server).await.ok()?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let copies =
@@ -98,10 +114,10 @@ async fn carry(
         });
     }
     tokio::select! {
-        _ = running.join_next() => (),
-        _ = async {
+        _ = running.join_next() => None,
+        () = async {
             cutting.wait_for(|mode| *mode != Mode::Pass).await.ok();
             tokio::time::sleep(MOMENT).await;
-        } => (),
+        } => Some(Cut),
     }
 }

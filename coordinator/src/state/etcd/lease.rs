@@ -11,12 +11,13 @@ use tracing::{debug, warn};
 
 use super::members::Members;
 
-/// How long etcd waits for a sign of life before somebody else may lead.
-pub(super) const LIFE: Duration = Duration::from_secs(5);
+/// How long etcd waits for a sign of life before somebody else may lead: long enough for etcd to
+/// elect a leader of its own on a busy machine, short enough to be replaced within 10 s.
+pub(super) const LIFE: Duration = Duration::from_secs(6);
 
 /// How long this process acts after its last confirmed sign of life. Counted from before that was
 /// sent, so it ends before etcd's own count does, whatever the clocks' rates within a tenth.
-const ACTS: Duration = Duration::from_millis(4_500);
+const ACTS: Duration = Duration::from_millis(5_400);
 
 const BETWEEN: Duration = Duration::from_millis(1_500);
 const PATIENCE: Duration = Duration::from_secs(1);

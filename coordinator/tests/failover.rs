@@ -1,0 +1,227 @@
+//! Coordinators, etcd members and their network die; runs go on where they were.
+
+mod cluster;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use clade_proto::v1;
+use clade_proto::v1::session_response::Order;
+use cluster::coordinator::Coordinator;
+use cluster::etcd::{self, Etcd};
+use cluster::worker::{Session, Worker, is_over};
+use cluster::{document, leader, until};
+use nix::sys::signal::Signal;
+use tonic::Code;
+
+/// How long all of etcd is down; `make test-outages` makes it 60.
+fn outage() -> Duration {
+    let seconds = std::env::var("CLADE_TEST_OUTAGE_SECONDS").ok();
+    Duration::from_secs(seconds.map_or(8, |seconds| seconds.parse().unwrap()))
+}
+
+fn urls(coordinators: &[Coordinator]) -> Vec<String> {
+    coordinators.iter().map(|it| it.url.clone()).collect()
+}
+
+/// How many jobs of the index stage are done.
+fn indexed(status: &v1::GetStatusResponse) -> u64 {
+    let part = status.runs.first().and_then(|run| run.parts.iter().find(|it| it.name == "index"));
+    part.map_or(0, |part| part.done)
+}
+
+/// Who sits where, as the state has it.
+fn seats(status: &v1::GetStatusResponse) -> BTreeSet<(String, String, u32)> {
+    let parts = status.runs.iter().flat_map(|run| &run.parts);
+    let ranks = parts.flat_map(|part| &part.ranks);
+    ranks.map(|rank| (rank.work.clone(), rank.worker.clone(), rank.slot)).collect()
+}
+
+fn is_acknowledged(sequence: u64) -> impl Fn(&Worker, &Order) -> bool {
+    move |_, order| matches!(order, Order::Acknowledge(it) if it.sequence == sequence)
+}
+
+/// A run of four tars under way on one worker of two slots, one of its jobs done and acknowledged.
+async fn under_way(coordinators: &[Coordinator], folder: &std::path::Path) -> (Worker, Session) {
+    let first = leader(coordinators).await;
+    coordinators[first].apply(document(folder, "clipart", 4)).await.unwrap();
+    let mut worker = Worker::new("w1", 2);
+    let mut session = worker.attach(&urls(coordinators)).await;
+    worker.obey(&mut session, |worker, _| worker.ranks.len() == 2).await.unwrap();
+    let sequence = worker.finish(&session, "index.0").await;
+    worker.obey(&mut session, is_acknowledged(sequence)).await.unwrap();
+    until("index.2 is ordered", async || {
+        if worker.ranks.len() < 2 {
+            worker.obey(&mut session, |worker, _| worker.ranks.len() == 2).await.unwrap();
+        }
+        Some(())
+    })
+    .await;
+    (worker, session)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_leader_is_replaced_within_ten_seconds_and_restarts_nothing() {
+    if !etcd::is_here() {
+        return;
+    }
+    let etcd = Etcd::start(3);
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinators = Coordinator::three(folder.path(), &etcd.urls());
+    let first = leader(&coordinators).await;
+    let (mut worker, mut session) = under_way(&coordinators, folder.path()).await;
+    assert_eq!((session.url.as_str(), session.term), (coordinators[first].url.as_str(), 1));
+    let before = coordinators[first].status().await.unwrap();
+
+    for standby in (0..3).filter(|at| *at != first) {
+        // A standby answers from its mirror, and says whom to ask for more.
+        let mirrored = until("the standby has seen the state", async || {
+            let status = coordinators[standby].status().await.ok()?;
+            (indexed(&status) == 1 && seats(&status) == seats(&before)).then_some(status)
+        })
+        .await;
+        assert_eq!(mirrored.term, 1);
+        let refusal = coordinators[standby].cancel("clipart").await.unwrap_err();
+        assert_eq!(refusal.code(), Code::Unavailable);
+        assert_eq!(refusal.metadata().get("clade-leader").unwrap(), &coordinators[first].url);
+        let leader = &coordinators[first].url;
+        assert_eq!(refusal.message(), format!("this coordinator is a standby; {leader} leads"));
+        let refusal = worker.try_attach(&coordinators[standby].url).await.err().unwrap();
+        assert_eq!(refusal.metadata().get("clade-leader").unwrap(), leader);
+    }
+
+    let killed = Instant::now();
+    coordinators[first].kill();
+    let ended = worker.obey(&mut session, |_, _| false).await.unwrap_err();
+    assert!(is_over(&ended), "{ended}");
+    let mut session = worker.attach(&urls(&coordinators)).await;
+    let took = killed.elapsed();
+    println!("leader killed -> the worker is welcomed by the next one: {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(session.term, 2);
+    let second = leader(&coordinators).await;
+    assert_ne!(second, first);
+    let after = coordinators[second].status().await.unwrap();
+    assert_eq!((indexed(&after), seats(&after)), (1, seats(&before)));
+
+    // What it reports now is taken by the new leader, and nothing was stopped on the way.
+    let sequence = worker.finish(&session, "index.1").await;
+    worker.obey(&mut session, is_acknowledged(sequence)).await.unwrap();
+    assert_eq!(indexed(&coordinators[second].status().await.unwrap()), 2);
+    assert_eq!(worker.stops, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stalled_and_a_killed_etcd_member_change_nothing_for_the_workers() {
+    if !etcd::is_here() {
+        return;
+    }
+    let mut etcd = Etcd::start(3);
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinators = Coordinator::three(folder.path(), &etcd.urls());
+    let first = leader(&coordinators).await;
+    let (mut worker, mut session) = under_way(&coordinators, folder.path()).await;
+
+    let stalled = etcd.leader();
+    etcd.signal(stalled, Signal::SIGSTOP);
+    let began = Instant::now();
+    let sequence = worker.finish(&session, "index.1").await;
+    worker.obey(&mut session, is_acknowledged(sequence)).await.unwrap();
+    println!("etcd's leader stalls -> a report is acknowledged after {:?}", began.elapsed());
+    let rest = Duration::from_secs(8).saturating_sub(began.elapsed());
+    tokio::time::sleep(rest).await;
+    etcd.signal(stalled, Signal::SIGCONT);
+
+    etcd.kill((stalled + 1) % 3);
+    let began = Instant::now();
+    worker
+        .obey(&mut session, |worker, _| worker.ranks.len() == 2)
+        .await
+        .expect("the stream lived through both");
+    let sequence = worker.finish(&session, "index.2").await;
+    worker.obey(&mut session, is_acknowledged(sequence)).await.unwrap();
+    println!("etcd member killed -> a report is acknowledged after {:?}", began.elapsed());
+    assert_eq!(coordinators[first].status().await.unwrap().term, 1, "nobody lost the lead");
+    assert_eq!(worker.stops, 0);
+    assert!(coordinators.iter_mut().all(Coordinator::is_alive));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_all_of_etcd_was_down_the_state_is_right_and_no_coordinator_has_ended() {
+    if !etcd::is_here() {
+        return;
+    }
+    let mut etcd = Etcd::start(3);
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinators = Coordinator::three(folder.path(), &etcd.urls());
+    let (mut worker, mut session) = under_way(&coordinators, folder.path()).await;
+    let first = leader(&coordinators).await;
+    let before = coordinators[first].status().await.unwrap();
+
+    (0..3).for_each(|at| etcd.kill(at));
+    let down = Instant::now();
+    // Its report is not acknowledged: the leader cannot save it and steps down.
+    worker.finish(&session, "index.1").await;
+    let ended = worker.obey(&mut session, is_acknowledged(2)).await.unwrap_err();
+    println!("etcd is gone -> the leader let its workers go after {:?}: {ended}", down.elapsed());
+    assert_eq!(ended.code(), Code::Unavailable);
+    // Standbys answer from what they saw last.
+    for coordinator in &coordinators {
+        let status = coordinator.status().await;
+        assert!(
+            status.is_ok_and(|it| indexed(&it) == 1) || coordinator.url == coordinators[first].url
+        );
+    }
+    tokio::time::sleep(outage().saturating_sub(down.elapsed())).await;
+    assert!(coordinators.iter_mut().all(Coordinator::is_alive));
+    (0..3).for_each(|at| etcd.restart(at));
+    let up = Instant::now();
+    let session = worker.attach(&urls(&coordinators)).await;
+    println!("etcd is back -> the worker is welcomed after {:?}", up.elapsed());
+    assert!(session.term > 1);
+    let leads = leader(&coordinators).await;
+    let after = coordinators[leads].status().await.unwrap();
+    assert_eq!(indexed(&after), 1);
+    let lost_in_the_outage = seats(&before).difference(&seats(&after)).count();
+    println!("{lost_in_the_outage} seats were freed");
+    assert!(coordinators.iter_mut().all(Coordinator::is_alive));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_etcd_is_said_and_survived_and_compacting_it_hurts_nobody() {
+    if !etcd::is_here() {
+        return;
+    }
+    let etcd = Etcd::start_with(1, None, &["--quota-backend-bytes=8000000"]);
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinators = Coordinator::three(folder.path(), &etcd.urls());
+    let (mut worker, mut session) = under_way(&coordinators, folder.path()).await;
+    let first = leader(&coordinators).await;
+    // Somebody else fills it.
+    let junk = "x".repeat(100_000);
+    until("etcd raises its alarm", async || {
+        etcd.try_ctl(&["put", "/junk", &junk]).is_err().then_some(())
+    })
+    .await;
+    worker.finish(&session, "index.1").await;
+    until("the leader says that etcd is full", async || {
+        coordinators[first].log().contains("database space exceeded").then_some(())
+    })
+    .await;
+    let said = etcd.ctl(&["get", "/junk", "--keys-only", "-w", "json"]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    etcd.ctl(&["compact", "--physical", &said["header"]["revision"].to_string()]);
+    etcd.ctl(&["defrag"]);
+    etcd.ctl(&["alarm", "disarm"]);
+    // The report that waited is saved and acknowledged, on the same stream.
+    worker.obey(&mut session, is_acknowledged(2)).await.unwrap();
+    assert_eq!(session.term, 1);
+    for coordinator in &coordinators {
+        until("everybody sees it", async || {
+            let status = coordinator.status().await.ok()?;
+            (indexed(&status) == 2).then_some(())
+        })
+        .await;
+    }
+    assert!(coordinators.iter_mut().all(Coordinator::is_alive));
+}
