@@ -1,6 +1,7 @@
 //! `clade-coordinator`: owns every decision of a run and no tensor.
 
 mod engine;
+mod guard;
 mod observed;
 mod operators;
 mod outside;
@@ -28,7 +29,7 @@ use tracing::info;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Address to serve on. Only loopback: callers are not asked who they are yet
+    /// Address to serve on
     #[arg(long, default_value = "127.0.0.1:7600")]
     listen: SocketAddr,
     /// Folder of the embedded state; made if it is not there
@@ -37,9 +38,12 @@ struct Args {
     /// Leave when standard input closes: whoever started this is gone
     #[arg(long)]
     exit_with_stdin: bool,
+    #[command(flatten)]
+    access: guard::AccessFlags,
 }
 
 fn main() -> ExitCode {
+    clade_access::install_crypto();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -62,12 +66,8 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        listen.ip().is_loopback(),
-        "will not listen on {listen}: there is no authentication yet, so only loopback addresses \
-         such as 127.0.0.1:7600 are served"
-    );
+async fn serve(Args { listen, state, exit_with_stdin, access }: Args) -> anyhow::Result<()> {
+    let door = access.open(listen)?;
     // The address first: a second coordinator must not count the term up before it fails.
     let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
         format!("cannot listen on {listen}: stop what listens there, or choose another --listen")
@@ -89,7 +89,10 @@ async fn serve(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<
         }
         stopper.cancel();
     });
+    let (guard, incoming) = (door.guard(), door.incoming(listener));
+    let renewal = tokio::spawn(clade_access::keep_fresh(door.tokens, door.tls, shutdown.clone()));
     tonic::transport::Server::builder()
+        .layer(guard)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(5)))
         .http2_keepalive_timeout(Some(std::time::Duration::from_secs(5)))
         .tcp_nodelay(true)
@@ -98,14 +101,12 @@ async fn serve(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<
             shutdown.clone(),
         )))
         .add_service(RunServiceServer::new(operators::Operators::new(engine)))
-        .serve_with_incoming_shutdown(
-            tokio_stream::wrappers::TcpListenerStream::new(listener),
-            shutdown.clone().cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned())
         .await
         .context("serving failed")?;
     shutdown.cancel();
     signals.await.context("the signal task failed")?;
+    renewal.await.context("the task that renews tokens failed")?;
     running.await.context("the engine failed")?
 }
 
