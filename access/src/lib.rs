@@ -1,13 +1,29 @@
 //! Who may ask what, and how both sides prove who they are.
 //!
-//! The server's half judges every request ([`guard`]) by one table ([`rpc`]); the client's half
-//! finds the leading coordinator among several addresses and says who asks ([`client`]).
+//! The server's half takes connections ([`listener`]) and judges every request ([`guard`]) by one
+//! table ([`rpc`]); the client's half finds the leading coordinator among several addresses and
+//! says who asks ([`client`]).
 //!
 //! It decides nothing about runs, and keeps no secret of a client on the server: a token file
-//! holds hashes only.
+//! holds digests only.
 
+mod certificate;
 pub mod client;
 mod file;
+pub mod guard;
+mod identity;
+pub mod listener;
+mod renewal;
+mod role;
+pub mod rpc;
+pub mod token;
+pub mod trial;
+
+pub use certificate::CertificateError;
+pub use file::write_private;
+pub use identity::{ANY_WORKER, BadName, Identity, check_name};
+pub use renewal::keep_fresh;
+pub use role::{NoRole, Role};
 
 /// Makes the one crypto provider of this tree the process's own.
 ///

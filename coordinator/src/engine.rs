@@ -6,7 +6,7 @@
 //! Events that wait together share a transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clade_core::ids::{Fence, Millis, NodeName, RunName, Term, WorkerId};
 use clade_core::schedule::invariants::{About, violations};
@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{debug, error, info, warn};
 
+use crate::metrics::{Metrics, Outcome};
 use crate::observed::Observed;
-use crate::outside;
 use crate::question::{Question, Reply};
+use crate::{outside, view};
 use crate::state::{Lead, LeadError, MOST_BYTES, MOST_KEYS, Write, codec};
 
 /// Orders to one worker, in order.
@@ -40,6 +41,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Orders a slow worker may be behind before its stream is given up.
 pub(crate) const ORDERS_IN_FLIGHT: usize = 1024;
+
+/// How often workers and works are counted for metrics.
+const COUNT: Duration = Duration::from_secs(5);
 
 /// Commands that may wait.
 const COMMANDS: usize = 4096;
@@ -140,13 +144,20 @@ pub(crate) fn no_longer() -> Status {
 }
 
 /// Makes an engine for `state`; it decides once its task runs.
-pub(crate) fn new(lead: Box<dyn Lead>, limits: Limits, state: State) -> (Engine, Task) {
+pub(crate) fn new(
+    lead: Box<dyn Lead>,
+    limits: Limits,
+    state: State,
+    metrics: Metrics,
+) -> (Engine, Task) {
     let (sender, commands) = mpsc::channel(COMMANDS);
     let (over, term) = (CancellationToken::new(), state.term);
     let task = Task {
         lead,
         limits,
         state,
+        metrics,
+        counted: None,
         commands,
         over: over.clone(),
         observed: Observed::default(),
@@ -168,6 +179,9 @@ pub(crate) struct Task {
     lead: Box<dyn Lead>,
     limits: Limits,
     state: State,
+    metrics: Metrics,
+    /// When workers and works were counted last.
+    counted: Option<Instant>,
     commands: mpsc::Receiver<Command>,
     over: CancellationToken,
     observed: Observed,
@@ -232,6 +246,7 @@ impl Task {
                 () = shutdown.cancelled() => return Ok(true),
                 () = lost.cancelled() => return Ok(false),
                 _ = ticks.tick() => {
+                    self.count();
                     let _taken = self.event(Event::Tick, &mut batch);
                 }
                 Some(ended) = self.outside.join_next() => match ended {
@@ -264,8 +279,17 @@ impl Task {
             writes.reverse();
         }
         for part in parts(&writes) {
-            self.lead.save(part).await?;
+            let begun = Instant::now();
+            let saved = self.lead.save(part).await;
+            let outcome = match &saved {
+                Ok(()) => Outcome::Committed,
+                Err(LeadError::Deposed { .. }) => Outcome::Refused,
+                Err(_) => Outcome::Unknown,
+            };
+            self.metrics.transaction(outcome, part.len(), begun.elapsed());
+            saved?;
         }
+        self.metrics.ticked(Instant::now());
         if !after.is_empty() && !self.lead.is_held() {
             let why = "its lease ran out while it was saving".to_owned();
             return Err(LeadError::Deposed { term: self.state.term, why });
@@ -399,14 +423,29 @@ impl Task {
         }
         let about = About::of(&event);
         let objects = FULL.saturating_sub(batch.changed.len());
+        let (begun, name) = (Instant::now(), event.name());
         let effects = step(&mut self.state, Limits { objects, ..self.limits }, now(), event);
+        self.metrics.event(name, begun.elapsed());
+        effects.actions.iter().for_each(|action| self.metrics.action(action.name()));
+        effects.refusal.iter().for_each(|why| self.metrics.refusal(why.name()));
         for violation in violations(&about, &effects, &self.state) {
+            self.metrics.invariant_violated(violation.invariant);
             error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");
         }
         batch.changed.extend(effects.changed);
         batch.after.extend(effects.actions.into_iter().map(After::Act));
         batch.more = effects.more;
         effects.refusal
+    }
+
+    /// Counts what there is, now and then: it looks at everything.
+    fn count(&mut self) {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNT) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        self.metrics.workers(&view::worker_counts(&self.state));
+        self.metrics.works(&view::work_counts(&self.state));
     }
 
     fn perform(&mut self, action: Action) {

@@ -3,6 +3,8 @@
 mod allowance;
 mod engine;
 mod fleet;
+mod guard;
+mod metrics;
 mod observed;
 mod operators;
 mod outside;
@@ -18,11 +20,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clade_core::schedule::Limits;
+use clade_core::schedule::{Limits, invariants};
 use clap::Parser;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
+
+use metrics::Metrics;
 
 /// Shards a dataset by cluster and schedules the training of its experts onto workers.
 ///
@@ -32,17 +38,23 @@ use tracing::info;
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Address to serve on. Only loopback: callers are not asked who they are yet
+    /// Address to serve on
     #[arg(long, default_value = "127.0.0.1:7600")]
     listen: SocketAddr,
     #[command(flatten)]
     state: state::options::StateArgs,
+    /// Address of /metrics (Prometheus), /healthz and /readyz, which tell no secrets and ask for none
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     /// Leave when standard input closes: whoever started this is gone
     #[arg(long)]
     exit_with_stdin: bool,
+    #[command(flatten)]
+    access: guard::AccessFlags,
 }
 
 fn main() -> ExitCode {
+    clade_access::install_crypto();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(
@@ -65,34 +77,48 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(Args { listen, state, exit_with_stdin }: Args) -> anyhow::Result<()> {
-    // Who may call at all is decided here.
-    anyhow::ensure!(
-        listen.ip().is_loopback(),
-        "will not listen on {listen}: there is no authentication yet, so only loopback addresses \
-         such as 127.0.0.1:7600 are served"
-    );
+async fn run(args: Args) -> anyhow::Result<()> {
+    let Args { listen, state, metrics_listen, exit_with_stdin, access } = args;
+    let door = access.open(listen)?;
     // The address first: a second coordinator must not count the term up before it fails.
-    let listener = tokio::net::TcpListener::bind(listen).await.with_context(|| {
-        format!("cannot listen on {listen}: stop what listens there, or choose another --listen")
-    })?;
+    let listener = bind(listen, "--listen").await?;
+    let metrics = Metrics::new(&invariants::names().collect::<Vec<_>>());
+    let probes = match metrics_listen {
+        Some(address) => Some(bind(address, "--metrics-listen").await?),
+        None => None,
+    };
     let options = state.read(listen)?;
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(stop_on_signal(shutdown.clone(), exit_with_stdin));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(stop_on_signal(shutdown.clone(), exit_with_stdin));
+    if let Some(probes) = probes {
+        let serving = metrics::serve(probes, metrics.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            serving.await;
+            Ok(())
+        });
+    }
     let (role, roles) = role::Roles::new();
-    let stop = shutdown.clone();
-    let roling = tokio::spawn(async move {
-        let ended = role::run(options, Limits::default(), role, stop.clone()).await;
+    let (stop, measured) = (shutdown.clone(), metrics.clone());
+    tasks.spawn(async move {
         // A coordinator that can neither lead nor stand by must not go on serving.
-        stop.cancel();
-        ended
+        let _stopper = stop.clone().drop_guard();
+        role::run(options, Limits::default(), role, measured, stop.clone()).await
     });
     info!(%listen, "coordinator serves");
-    let served = serve::serve(listener, roles, shutdown.clone()).await;
+    let served = serve::serve(listener, door, roles, metrics, shutdown.clone()).await;
     shutdown.cancel();
-    let ended = roling.await.context("the role's task failed")?;
-    signals.await.context("the signal task failed")??;
-    ended.and(served)
+    let mut ended = served;
+    while let Some(task) = tasks.join_next().await {
+        ended = task.context("a task panicked").and_then(|task| task).and(ended);
+    }
+    ended
+}
+
+async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: stop what listens there, or choose another {flag}")
+    })
 }
 
 /// Fires `shutdown` when this process is told to stop.

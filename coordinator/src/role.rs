@@ -4,6 +4,8 @@
 //! when it loses the lead it forgets everything and stands by again. It ends only when it is told
 //! to, or when only people can help.
 
+use std::time::Instant;
+
 use anyhow::Context as _;
 use clade_core::schedule::Limits;
 use tokio::sync::{oneshot, watch};
@@ -12,6 +14,7 @@ use tonic::Status;
 use tracing::{info, warn};
 
 use crate::engine::{self, Ended, Engine};
+use crate::metrics::Metrics;
 use crate::question::Question;
 use crate::standby::Standby;
 use crate::state::{self, Backend, Lead, LeadError, Options, codec};
@@ -69,6 +72,7 @@ pub(crate) async fn run(
     options: Options,
     limits: Limits,
     role: watch::Sender<Role>,
+    metrics: Metrics,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let backend = tokio::select! {
@@ -78,9 +82,11 @@ pub(crate) async fn run(
     while !shutdown.is_cancelled() {
         let lead = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            lead = stand_by(backend.as_ref(), &role) => lead?,
+            lead = stand_by(backend.as_ref(), &role, &metrics) => lead?,
         };
-        match lead_on(lead, limits, &role, &shutdown).await {
+        let led = lead_on(lead, limits, &role, &metrics, &shutdown).await;
+        metrics.lost_the_lead();
+        match led {
             Ok(()) => (),
             Err(LeadError::Deposed { term, why }) => warn!(%term, why, "steps down and stands by"),
             Err(error) => return Err(error).context("cannot lead"),
@@ -93,8 +99,9 @@ pub(crate) async fn run(
 async fn stand_by(
     backend: &dyn Backend,
     role: &watch::Sender<Role>,
+    metrics: &Metrics,
 ) -> Result<Box<dyn Lead>, state::OpenError> {
-    let (standby, _mirroring) = Standby::start(backend.follow());
+    let (standby, _mirroring) = Standby::start(backend.follow(), metrics.clone());
     role.send_replace(Role::Standby(standby));
     backend.campaign().await
 }
@@ -103,13 +110,15 @@ async fn lead_on(
     mut lead: Box<dyn Lead>,
     limits: Limits,
     role: &watch::Sender<Role>,
+    metrics: &Metrics,
     shutdown: &CancellationToken,
 ) -> Result<(), LeadError> {
     let rows = lead.load().await?;
     let state = codec::decode(&rows, lead.term())?;
     let term = lead.term();
     info!(%term, runs = state.runs.len(), workers = state.workers.len(), "takes the lead");
-    let (engine, task) = engine::new(lead, limits, state);
+    metrics.leads(term.0, Instant::now());
+    let (engine, task) = engine::new(lead, limits, state, metrics.clone());
     role.send_replace(Role::Leading(engine));
     match task.run(shutdown).await? {
         Ended::Shutdown(lead) => {

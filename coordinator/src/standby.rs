@@ -2,6 +2,8 @@
 //!
 //! It decides nothing and writes nothing.
 
+use std::time::{Duration, Instant};
+
 use clade_core::ids::Term;
 use clade_core::schedule::State;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -11,9 +13,13 @@ use tonic::metadata::AsciiMetadataValue;
 use tracing::{info, warn};
 
 use crate::engine::now;
+use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::question::Question;
 use crate::state::{Change, Follow, Leader, Rows, codec};
+
+/// How often it is said that this process follows.
+const LOOK: Duration = Duration::from_secs(3);
 
 /// Response metadata that names where the leader is.
 pub(crate) const LEADER: &str = "clade-leader";
@@ -27,10 +33,10 @@ pub(crate) struct Standby {
 
 impl Standby {
     /// Starts to mirror what `follow` tells, until the task is dropped.
-    pub(crate) fn start(follow: Box<dyn Follow>) -> (Self, AbortOnDropHandle<()>) {
+    pub(crate) fn start(follow: Box<dyn Follow>, metrics: Metrics) -> (Self, AbortOnDropHandle<()>) {
         let (questions, asked) = mpsc::channel(256);
         let (told, leader) = watch::channel(None);
-        let task = tokio::spawn(run(follow, asked, told));
+        let task = tokio::spawn(run(follow, asked, told, metrics));
         (Self { questions, leader }, AbortOnDropHandle::new(task))
     }
 
@@ -116,10 +122,17 @@ async fn run(
     mut follow: Box<dyn Follow>,
     mut asked: mpsc::Receiver<Question>,
     told: watch::Sender<Option<Leader>>,
+    metrics: Metrics,
 ) {
     let (mut mirror, observed) = (Mirror::default(), Observed::default());
+    let mut looks = tokio::time::interval(LOOK);
     loop {
         tokio::select! {
+            _ = looks.tick() => if mirror.rows.is_some() && told.borrow().is_some() {
+                metrics.follows(mirror.term.0, Instant::now());
+            } else {
+                metrics.lost_the_lead();
+            },
             change = follow.next() => mirror.take(change, &told),
             question = asked.recv() => match question {
                 // Unread yet: the question is dropped, and whoever asked is told to try again.

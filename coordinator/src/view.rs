@@ -51,6 +51,22 @@ fn busy(state: &State, worker: &WorkerId) -> u32 {
     u32::try_from(state.busy(worker)).unwrap_or(u32::MAX)
 }
 
+/// Workers by phase; every phase is named.
+pub(crate) fn worker_counts(state: &State) -> [(&'static str, usize); 2] {
+    let attached = state.workers.values().filter(|worker| worker.lost_at.is_none()).count();
+    [("attached", attached), ("detached", state.workers.len() - attached)]
+}
+
+/// Works by phase; every phase is named.
+pub(crate) fn work_counts(state: &State) -> Vec<(&'static str, usize)> {
+    let names = ["waiting", "backoff", "running", "stopping", "done", "failed"];
+    let mut counts: BTreeMap<&'static str, usize> = names.map(|name| (name, 0)).into();
+    for work in state.runs.values().flat_map(|run| run.works.values()) {
+        *counts.entry(phase_name(&work.phase, true)).or_default() += 1;
+    }
+    counts.into_iter().collect()
+}
+
 /// One page of the workers, in the order of their ids.
 pub(crate) fn workers_page(state: &State, page: &Page<String>) -> v1::ListWorkersResponse {
     let after = page.after.clone().map(WorkerId);

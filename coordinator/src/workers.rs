@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use clade_access::Identity;
 use clade_core::ids::{Fence, NodeName, WorkerId};
 use clade_core::schedule::{Event, LiveRank, Offer};
 use clade_proto::convert::{WireError, required};
@@ -21,6 +22,7 @@ use tracing::{info, warn};
 
 use crate::allowance::Allowance;
 use crate::engine::{Command, Engine, ORDERS_IN_FLIGHT, Orders, StreamId, no_longer};
+use crate::metrics::Metrics;
 use crate::outside;
 use crate::role::Roles;
 
@@ -43,14 +45,13 @@ const MOST_SLOTS: u32 = 1_024;
 pub(crate) struct Workers {
     roles: Roles,
     streams: Arc<AtomicU64>,
-    /// Streams that were ended because they said too much.
-    floods: Arc<AtomicU64>,
+    metrics: Metrics,
     shutdown: CancellationToken,
 }
 
 impl Workers {
-    pub(crate) fn new(roles: Roles, shutdown: CancellationToken) -> Self {
-        Self { roles, streams: Arc::default(), floods: Arc::default(), shutdown }
+    pub(crate) fn new(roles: Roles, metrics: Metrics, shutdown: CancellationToken) -> Self {
+        Self { roles, streams: Arc::default(), metrics, shutdown }
     }
 }
 
@@ -63,17 +64,19 @@ impl WorkerService for Workers {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let engine = self.roles.engine()?;
+        let identity = request.extensions().get::<Identity>().cloned();
+        let identity = identity.ok_or_else(|| Status::unauthenticated("nobody asked who this is"))?;
         let mut reports = request.into_inner();
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         let (sender, taken) = mpsc::channel(ORDERS_IN_FLIGHT);
         let orders = Orders { sender, hang_up: CancellationToken::new() };
-        let (shutdown, floods) = (self.shutdown.clone(), Arc::clone(&self.floods));
+        let (shutdown, metrics) = (self.shutdown.clone(), self.metrics.clone());
         // The headers go out before the first report is in, or both sides would wait for each other.
         tokio::spawn(async move {
             let listening = async {
-                let worker = hello(&engine, stream, &orders, &mut reports).await?;
+                let worker = hello(&engine, stream, &identity, &orders, &mut reports).await?;
                 let ended = tokio::select! {
-                    ended = listen(&engine, &worker, &mut reports, &floods) => ended,
+                    ended = listen(&engine, &worker, &mut reports, &metrics) => ended,
                     () = orders.hang_up.cancelled() => {
                         Err(Status::resource_exhausted("this worker does not take its orders"))
                     }
@@ -111,6 +114,7 @@ fn malformed(error: &WireError) -> Status {
 async fn hello(
     engine: &Engine,
     stream: StreamId,
+    identity: &Identity,
     orders: &Orders,
     reports: &mut Streaming<SessionRequest>,
 ) -> Result<WorkerId, Status> {
@@ -128,6 +132,13 @@ async fn hello(
         return Err(Status::failed_precondition(why));
     }
     let (worker, event) = attached(hello)?;
+    if !identity.may_speak_for(&worker.0) {
+        return Err(Status::permission_denied(format!(
+            "`{}` may not speak for worker `{worker}`: a worker's id begins with the name of its \
+             token or certificate",
+            identity.name()
+        )));
+    }
     let (refused, why) = oneshot::channel();
     let attach = Command::Attach {
         worker: worker.clone(),
@@ -199,13 +210,13 @@ async fn listen(
     engine: &Engine,
     worker: &WorkerId,
     reports: &mut Streaming<SessionRequest>,
-    floods: &AtomicU64,
+    metrics: &Metrics,
 ) -> Result<(), Status> {
     let mut allowance = Allowance::new(REPORTS_PER_SECOND, REPORTS_AT_ONCE);
     while let Some(SessionRequest { sequence, report }) = next(reports).await? {
         if !allowance.take() {
-            let floods = floods.fetch_add(1, Ordering::Relaxed) + 1;
-            warn!(%worker, floods, "says too much; its stream is ended");
+            metrics.refusal("flood");
+            warn!(%worker, "says too much; its stream is ended");
             return Err(Status::resource_exhausted(format!(
                 "more than {REPORTS_PER_SECOND} reports a second for several seconds: join again \
                  and say less"

@@ -34,6 +34,8 @@ impl Launch {
                 self.listen.to_string(),
                 "--state".to_owned(),
                 folder.coordinator(),
+                // It is for this machine alone, and `up` takes loopback addresses only.
+                "--no-auth".to_owned(),
                 "--exit-with-stdin".to_owned(),
             ],
             log: folder.log("coordinator"),

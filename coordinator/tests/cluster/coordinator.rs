@@ -40,6 +40,7 @@ impl Coordinator {
         let log = folder.join(format!("coordinator-{}.log", address.port()));
         let process = Command::new(env!("CARGO_BIN_EXE_clade-coordinator"))
             .arg(format!("--listen={address}"))
+            .arg("--no-auth")
             .args(arguments)
             .env("CLADE_LOG", "info")
             .stdin(Stdio::null())

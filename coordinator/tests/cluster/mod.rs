@@ -56,5 +56,5 @@ pub(crate) fn document(folder: &Path, name: &str, tars: usize) -> v1::ApplyRunRe
         .replace("data/clipart/train/*.tar", "'*.tar'")
         .replace("assets/all-minilm-l6-v2", "encoder")
         .replace("assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz", "vocabulary");
-    v1::ApplyRunRequest { document, base_dir: folder.display().to_string() }
+    v1::ApplyRunRequest { document, base_dir: folder.display().to_string(), queue: false }
 }

@@ -73,6 +73,9 @@ impl Worker {
             pid: 1,
             slots: self.slots,
             ranks: self.ranks.values().cloned().collect(),
+            protocol: 1,
+            node: "simulated".to_owned(),
+            secret: vec![7; 16],
             ..v1::Hello::default()
         });
         reports.send(report(0, hello)).await.unwrap();
