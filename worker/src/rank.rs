@@ -283,6 +283,7 @@ fn at_rank(rank: u32, failure: Failure) -> Failure {
         | Failure::Storage { .. }
         | Failure::Stalled { .. }
         | Failure::WorkerLost { .. }
-        | Failure::WorkerLeft { .. } => failure,
+        | Failure::WorkerLeft { .. }
+        | Failure::NoProgress { .. } => failure,
     }
 }
