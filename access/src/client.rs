@@ -39,6 +39,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(15);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
 
+/// Addresses asked in one round, against hints that lead in a circle.
+const MOST_HOPS: usize = 32;
+
 /// A connection that says who asks.
 pub type Link = InterceptedService<Channel, Bearer>;
 
@@ -153,15 +156,15 @@ impl Cluster {
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut left = locked(&self.shared.candidates).given();
-        let mut hints = left;
+        let mut asked = Vec::new();
+        let mut told: Option<CallFailed> = None;
         loop {
             let address = locked(&self.shared.candidates).aim().clone();
-            let asked = match self.link(&address) {
+            let answer = match self.link(&address) {
                 Ok(link) => request(link).await,
                 Err(error) => Err(Status::failed_precondition(error.to_string())),
             };
-            let status = match asked {
+            let status = match answer {
                 Ok(answer) => {
                     locked(&self.shared.candidates).answered(address.url());
                     return Ok(answer.into_inner());
@@ -172,11 +175,17 @@ impl Cluster {
             if !failed.fault().may_lie_elsewhere() {
                 return Err(failed);
             }
-            match self.lost(address.url(), Some(failed.status())) {
-                Turn::Leader if hints > 0 => hints -= 1,
-                Turn::Leader | Turn::Next if left > 1 => left -= 1,
-                Turn::Leader | Turn::Next => return Err(failed),
+            self.lost(address.url(), Some(failed.status()));
+            asked.push(address.url().to_owned());
+            let worst = match told.take() {
+                Some(earlier) if earlier.fault() >= failed.fault() => earlier,
+                Some(_) | None => failed,
+            };
+            let is_over = asked.len() > MOST_HOPS;
+            if is_over || !locked(&self.shared.candidates).go_on(&asked) {
+                return Err(worst);
             }
+            told = Some(worst);
         }
     }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ pub use tls::{TlsError, TlsFiles};
 
 /// A client that does not shake hands in this time is no client.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a refused client may take to read why.
+const LINGER: Duration = Duration::from_secs(1);
 const HANDSHAKES_AT_A_TIME: usize = 512;
 /// Connections taken that the server has not begun to serve.
 const WAITING: usize = 64;
@@ -111,10 +114,23 @@ async fn shake_hands(
     socket.set_nodelay(true).map_err(|error| error.to_string())?;
     let Some(config) = config else { return Ok(Connection::plain(socket)) };
     let peer = socket.peer_addr();
-    let shaken = TlsAcceptor::from(config).accept(socket);
+    let shaken = TlsAcceptor::from(config).accept(socket).into_fallible();
     match tokio::time::timeout(HANDSHAKE_LIMIT, shaken).await {
         Ok(Ok(stream)) => Ok(Connection::tls(stream)),
-        Ok(Err(error)) => Err(format!("{peer:?}: {error}")),
+        Ok(Err((error, socket))) => {
+            linger(socket).await;
+            Err(format!("{peer:?}: {error}"))
+        }
         Err(_) => Err(format!("{peer:?}: not done in {HANDSHAKE_LIMIT:?}")),
     }
+}
+
+/// Reads what a refused client still sends: to close before would take back the alert that tells it why.
+async fn linger(mut socket: TcpStream) {
+    let drain = async {
+        socket.shutdown().await?;
+        tokio::io::copy(&mut socket.take(64 * 1024), &mut tokio::io::sink()).await
+    };
+    // Whether it listens is its own affair.
+    let _ = tokio::time::timeout(LINGER, drain).await;
 }

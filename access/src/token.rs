@@ -1,5 +1,6 @@
 //! Bearer tokens: the secret that its owner keeps, and the digest that the coordinator keeps.
 
+mod append;
 mod entry;
 mod file;
 
@@ -8,6 +9,7 @@ use std::fmt::{self, Write as _};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
+pub use append::append;
 pub use entry::{Entry, Expiry};
 pub use file::{TokenFile, TokenFileError, Tokens};
 

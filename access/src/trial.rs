@@ -12,6 +12,7 @@ use rcgen::{
 };
 
 use crate::certificate::ORGANIZATION;
+use crate::token::TokenDigest;
 use crate::{ANY_WORKER, Role, write_private};
 
 /// Clocks of machines differ a little.
@@ -46,7 +47,10 @@ impl Authority {
         let failed = |source| TrialError::Failed { what: "the authority".to_owned(), source };
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "clade trial authority");
+        // Two authorities of one name would be taken for one another, and blamed for bad signatures.
+        let number = TokenDigest::of(&key.public_key_pem()).to_string();
+        let name = format!("clade trial authority {}", &number[..16]);
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         (params.not_before, params.not_after) = ((from - SLACK).into(), to.into());

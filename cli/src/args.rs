@@ -1,10 +1,14 @@
 //! The command line's grammar and its help.
 
+mod access;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clade_access::client::ConnectFlags;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use access::{Certs, CertsAction, Token, TokenAction};
 
 /// Trains CLIP data experts: a dataset goes in, a routed ensemble and a report come out.
 #[derive(Debug, Parser)]
@@ -43,6 +47,8 @@ pub(crate) enum Command {
     Cancel(Cancel),
     Report(Report),
     Provenance(Provenance),
+    Token(Token),
+    Certs(Certs),
 }
 
 /// Starts coordinator and workers on this machine and keeps them running.

@@ -1,12 +1,14 @@
-//! The commands that ask a coordinator, one file each; `up` has a room of its own.
+//! The commands, one file each; `up` has a room of its own.
 
 mod apply;
 mod cancel;
+mod certs;
 mod logs;
 mod provenance;
 mod report;
 mod run_choice;
 mod status;
+mod token;
 
 use crate::args::{Cli, Command};
 use crate::call::Coordinator;
@@ -25,6 +27,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Logs(args) => logs::run(&connect()?, args).await,
         Command::Cancel(args) => cancel::run(&connect()?, args).await,
         Command::Provenance(args) => provenance::run(args).await,
+        Command::Token(args) => token::run(args),
+        Command::Certs(args) => certs::run(args),
         Command::Report(args) => report::run(&connect()?, args).await,
     }
 }

@@ -285,3 +285,50 @@ fn a_reader_that_leaves_early_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
+
+#[test]
+fn a_token_is_printed_once_and_only_its_digest_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let new = |args: &[&str]| {
+        let args = [&["token", "new"][..], args].concat();
+        clade(folder.path(), "http://127.0.0.1:1", &args)
+    };
+    let alice = ["--name", "alice", "--role", "operator", "--expires", "90d", "--file", "t.yaml"];
+    let output = new(&alice);
+    let token = String::from_utf8(output.stdout).unwrap();
+    assert_eq!((token.len(), token.starts_with("clade_")), (71, true), "{token}");
+    let file = fs::read_to_string(folder.path().join("t.yaml")).unwrap();
+    assert!(!file.contains(token.trim()) && file.starts_with("- name: \"alice\""), "{file}");
+    let output = new(&["--name", "*", "--role", "worker", "--expires", "never"]);
+    let entry = String::from_utf8(output.stderr).unwrap();
+    assert!(entry.contains("- name: \"*\"\n  role: worker\n  sha256: "), "{entry}");
+    for (wrong, says) in [
+        (["--name", "a b", "--role", "viewer", "--expires", "1d"], "--name: `a b` cannot name"),
+        (["--name", "*", "--role", "admin", "--expires", "1d"], "--name: `*` cannot name"),
+        (["--name", "a", "--role", "king", "--expires", "1d"], "`king` is no role"),
+        (["--name", "a", "--role", "viewer", "--expires", "soon"], "--expires: "),
+    ] {
+        let text = told(&new(&wrong));
+        assert!(text.starts_with("exit 2") && text.contains(says), "{text}");
+    }
+}
+
+#[test]
+fn trial_certificates_are_for_their_owner_alone_and_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["certs", "new", "--out", "certs", "--host", "localhost", "--host", "127.0.0.1"];
+    let output = clade(folder.path(), "http://127.0.0.1:1", &args);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let files = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(files.lines().count(), 12, "{files}");
+    for file in files.lines() {
+        let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+    let before = fs::read(folder.path().join("certs/ca.pem")).unwrap();
+    let text = told(&clade(folder.path(), "http://127.0.0.1:1", &args));
+    assert!(text.starts_with("exit 1\nclade: cannot write certs/ca.pem: File exists"), "{text}");
+    assert_eq!(fs::read(folder.path().join("certs/ca.pem")).unwrap(), before);
+}

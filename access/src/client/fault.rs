@@ -1,6 +1,7 @@
 //! What kind of failure a call met.
 
 use std::error::Error;
+use std::io;
 use std::iter::successors;
 
 use tokio_rustls::rustls;
@@ -15,17 +16,17 @@ pub struct CallFailed {
     fault: Fault,
 }
 
-/// Why it failed, as far as it tells what to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why it failed, as far as it tells what to do next; of several, the last tells most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// Nobody answers there.
     Unreachable,
-    /// Who answers does not lead, or is about to stop.
-    NotLeading,
     /// It took the call and did not answer in time.
     NoAnswer,
     /// The two do not agree on TLS: whom to trust, or whether to speak it.
     Tls,
+    /// Who answers does not lead, or is about to stop.
+    NotLeading,
     /// It understood, and its sentence says why not.
     Refused,
 }
@@ -63,6 +64,9 @@ impl Fault {
         // Only what this process made has a cause; what came over the wire has none.
         if causes().any(is_tls) {
             return Self::Tls;
+        }
+        if causes().any(is_broken_off) {
+            return Self::Unreachable;
         }
         match status.code() {
             Code::Unavailable if status.source().is_some() => Self::Unreachable,
@@ -103,10 +107,24 @@ impl Fault {
     }
 }
 
-/// An I/O error hides its cause from `source` when it wraps one.
+/// An I/O error hides its cause from `source` when it wraps one; HTTP/2 leaves only its text.
 fn is_tls(error: &(dyn Error + 'static)) -> bool {
-    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || wrapped.is_some_and(|inner| inner.is::<rustls::Error>())
+    let Some(io) = error.downcast_ref::<io::Error>() else { return error.is::<rustls::Error>() };
+    let is_alert = || {
+        let text = io.to_string();
+        ["received fatal alert", "invalid peer certificate"].iter().any(|it| text.starts_with(it))
+    };
+    io.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+        || (io.kind() == io::ErrorKind::InvalidData && is_alert())
+}
+
+/// The other side went away in the middle: it died, or its machine did.
+fn is_broken_off(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    let kinds = [BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof];
+    error.downcast_ref::<io::Error>().is_some_and(|io| kinds.contains(&io.kind()))
 }
 
 /// An error with all of its causes, each once.

@@ -16,13 +16,16 @@ use crate::identity::{Identity, Proof};
 use crate::renewal::Trouble;
 
 /// Room for more than 50,000 tokens.
-const LARGEST_FILE: u64 = 16 << 20;
+pub(super) const LARGEST_FILE: u64 = 16 << 20;
 
 /// Why a token file is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     #[error("cannot read the tokens in {}: {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
+
+    #[error("cannot write the tokens to {}: {source}; or add the entry by hand", path.display())]
+    Unwritable { path: PathBuf, source: std::io::Error },
 
     #[error("the tokens in {} mean nothing: {why}", path.display())]
     Malformed { path: PathBuf, why: String },
@@ -127,7 +130,7 @@ fn read(path: &Path) -> Result<(Vec<u8>, Arc<[Entry]>), TokenFileError> {
     Ok((bytes, entries))
 }
 
-fn parse(bytes: &[u8]) -> Result<Arc<[Entry]>, String> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Arc<[Entry]>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())?;
     let only_comments =
         text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'));

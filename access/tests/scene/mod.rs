@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::{Request, Response, Status};
 
-pub const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 /// Every RPC of `clade.v1`, by its full path.
-pub fn every_rpc() -> Vec<String> {
+pub(crate) fn every_rpc() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto");
     let folder = root.join("clade/v1");
     let names = std::fs::read_dir(&folder).unwrap().map(|it| it.unwrap().path());
@@ -45,13 +45,13 @@ pub fn every_rpc() -> Vec<String> {
 }
 
 /// Files of one cluster: certificates of its authority and of a stranger, and tokens.
-pub struct Files {
-    pub folder: tempfile::TempDir,
-    pub authority: Authority,
+pub(crate) struct Files {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) authority: Authority,
 }
 
 impl Files {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         clade_access::install_crypto();
         let now = SystemTime::now();
         let authority = Authority::new(now, now + HOUR).unwrap();
@@ -61,31 +61,31 @@ impl Files {
         files
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, text).unwrap();
         path
     }
 
     /// Makes the server's certificate one for these hosts.
-    pub fn serve_as(&self, hosts: &[&str]) {
+    pub(crate) fn serve_as(&self, hosts: &[&str]) {
         let hosts: Vec<_> = hosts.iter().map(|&it| it.to_owned()).collect();
         let signed = self.authority.server(&hosts).unwrap();
         self.write("server.pem", &signed.certificate);
         self.write("server.key", &signed.key);
     }
 
-    pub fn tls(&self, must_show: bool) -> TlsFiles {
+    pub(crate) fn tls(&self, must_show: bool) -> TlsFiles {
         let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|it| self.path(it));
         TlsFiles::open(&certificate, &key, Some(&ca), must_show).unwrap()
     }
 
     /// Writes the token file anew.
-    pub fn admit(&self, entries: &[(&Token, &str, Role, Expiry)]) {
+    pub(crate) fn admit(&self, entries: &[(&Token, &str, Role, Expiry)]) {
         let entries = entries.iter().map(|&(token, name, role, expiry)| {
             Entry::new(token, name, role, expiry).unwrap().to_yaml()
         });
@@ -94,7 +94,7 @@ impl Files {
     }
 
     /// Flags of a client of this cluster without any identity.
-    pub fn flags(&self, url: &str) -> ConnectFlags {
+    pub(crate) fn flags(&self, url: &str) -> ConnectFlags {
         ConnectFlags {
             coordinator: vec![url.to_owned()],
             ca: Some(self.path("ca.pem")),
@@ -104,12 +104,12 @@ impl Files {
         }
     }
 
-    pub fn by_token(&self, url: &str, token: &str) -> ConnectFlags {
+    pub(crate) fn by_token(&self, url: &str, token: &str) -> ConnectFlags {
         let name = format!("{}.token", Token::draw().unwrap().digest());
         ConnectFlags { token_file: Some(self.write(&name, token)), ..self.flags(url) }
     }
 
-    pub fn by_certificate(
+    pub(crate) fn by_certificate(
         &self,
         url: &str,
         from: &Authority,
@@ -125,20 +125,24 @@ impl Files {
     }
 }
 
-pub struct Server {
-    pub address: SocketAddr,
-    pub guard: Guard,
-    pub failed_handshakes: FailedHandshakes,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    pub(crate) guard: Guard,
+    pub(crate) failed_handshakes: FailedHandshakes,
     _tasks: JoinSet<()>,
 }
 
 impl Server {
-    pub async fn start(tokens: Option<TokenFile>, tls: Option<TlsFiles>) -> Self {
+    pub(crate) async fn start(tokens: Option<TokenFile>, tls: Option<TlsFiles>) -> Self {
         let accepts = Accepts::Known { tokens: tokens.as_ref().map(TokenFile::tokens) };
         Self::serve(Guard::new(accepts, SystemTime::now), tokens, tls).await
     }
 
-    pub async fn serve(guard: Guard, tokens: Option<TokenFile>, tls: Option<TlsFiles>) -> Self {
+    pub(crate) async fn serve(
+        guard: Guard,
+        tokens: Option<TokenFile>,
+        tls: Option<TlsFiles>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let failed_handshakes = FailedHandshakes::default();
@@ -153,11 +157,11 @@ impl Server {
         Self { address, guard, failed_handshakes, _tasks: tasks }
     }
 
-    pub fn url(&self, scheme: &str) -> String {
+    pub(crate) fn url(&self, scheme: &str) -> String {
         format!("{scheme}://{}", self.address)
     }
 
-    pub fn refused(&self, reason: Reason) -> u64 {
+    pub(crate) fn refused(&self, reason: Reason) -> u64 {
         self.guard.refusals().into_iter().find(|it| it.0 == reason).unwrap().1
     }
 }
@@ -208,7 +212,7 @@ impl http_body::Body for StayOpen {
 type Codec = tonic_prost::ProstCodec<(), ()>;
 
 /// Calls an RPC by its path with an empty message; tells who the server took the caller for.
-pub async fn raw_call(link: Link, path: &str) -> Result<Response<String>, Status> {
+pub(crate) async fn raw_call(link: Link, path: &str) -> Result<Response<String>, Status> {
     let mut client = tonic::client::Grpc::new(link);
     client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
     let path = PathAndQuery::try_from(path).unwrap();
@@ -221,7 +225,7 @@ pub async fn raw_call(link: Link, path: &str) -> Result<Response<String>, Status
 }
 
 /// The stream of an RPC that stays open.
-pub async fn open_stream(link: Link, path: &str) -> tonic::Streaming<()> {
+pub(crate) async fn open_stream(link: Link, path: &str) -> tonic::Streaming<()> {
     let mut client = tonic::client::Grpc::new(link);
     client.ready().await.unwrap();
     let path = PathAndQuery::try_from(path).unwrap();
@@ -230,17 +234,17 @@ pub async fn open_stream(link: Link, path: &str) -> tonic::Streaming<()> {
     answer.into_inner()
 }
 
-pub async fn ask(cluster: &Cluster, path: &str) -> Result<String, CallFailed> {
+pub(crate) async fn ask(cluster: &Cluster, path: &str) -> Result<String, CallFailed> {
     cluster.call(Patience::Once, |link| raw_call(link, path)).await
 }
 
-pub async fn ask_once(flags: &ConnectFlags, path: &str) -> Result<String, CallFailed> {
+pub(crate) async fn ask_once(flags: &ConnectFlags, path: &str) -> Result<String, CallFailed> {
     let credentials = Credentials::read(flags).unwrap();
     ask(&Cluster::new(&flags.coordinator, credentials).unwrap(), path).await
 }
 
 /// Does `what` again until it holds; gives up after 20 s.
-pub async fn until<F: Future<Output = bool>>(mut what: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(mut what: impl FnMut() -> F) {
     let limit = tokio::time::Instant::now() + Duration::from_secs(20);
     while !what().await {
         assert!(tokio::time::Instant::now() < limit, "it did not come to hold in 20 s");

@@ -90,3 +90,29 @@ fn a_time_to_live_is_a_span_or_never() {
         assert!(after(bad).is_err(), "{bad:?} was taken");
     }
 }
+
+#[test]
+fn an_entry_is_added_to_a_file_that_means_something_and_to_no_other() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::append;
+
+    let scene = Scene::new("[]\n");
+    std::fs::set_permissions(scene.path(), std::fs::Permissions::from_mode(0o640)).unwrap();
+    let (alice, bob) = (Token::draw().unwrap(), Token::draw().unwrap());
+    let entry = |token, name| Entry::new(token, name, Role::Viewer, Expiry::Never).unwrap();
+    append(&scene.path(), &entry(&alice, "alice")).unwrap();
+    append(&scene.path(), &entry(&bob, "bob")).unwrap();
+    let tokens = TokenFile::open(&scene.path()).unwrap().tokens();
+    assert_eq!(tokens.owner(alice.reveal()).unwrap().name(), "alice");
+    assert_eq!(tokens.owner(bob.reveal()).unwrap().name(), "bob");
+    assert_eq!(std::fs::metadata(scene.path()).unwrap().permissions().mode() & 0o777, 0o640);
+
+    scene.write("- name: [");
+    assert!(append(&scene.path(), &entry(&bob, "bob")).is_err());
+    assert_eq!(std::fs::read_to_string(scene.path()).unwrap(), "- name: [");
+
+    let new = scene.folder.path().join("new.yaml");
+    append(&new, &entry(&bob, "bob")).unwrap();
+    assert_eq!(std::fs::metadata(&new).unwrap().permissions().mode() & 0o777, 0o600);
+}
