@@ -29,6 +29,8 @@ Examples:
   clade status --watch            what every stage and model does, and why it waits
   clade logs expert-2             what the ranks of expert-2 wrote, the dead ones too
   clade report                    the report of the finished run
+  clade workers                   the machines, their devices, and why one gets nothing
+  clade drain NODE --reason TEXT  empty a machine before its repair, without losing a step
   clade provenance who-saw KEY    which models were trained on a pair, and how often
 
 Exit codes:
@@ -46,6 +48,10 @@ pub(crate) enum Command {
     Logs(Logs),
     Cancel(Cancel),
     Report(Report),
+    Workers(Workers),
+    Cordon(Cordon),
+    Uncordon(Uncordon),
+    Drain(Drain),
     Provenance(Provenance),
     Token(Token),
     Certs(Certs),
@@ -157,6 +163,59 @@ pub(crate) struct Logs {
 #[derive(Args, Debug)]
 pub(crate) struct Cancel {
     pub(crate) run: String,
+}
+
+/// Lists the workers: their machines, devices and seats, and why one gets nothing.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  clade workers
+  clade workers -o json | jq -r '.workers[] | select(.cordoned) | .node'")]
+pub(crate) struct Workers {
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// Gives a machine nothing new; what runs there goes on.
+///
+/// It holds for the node, however often its agents restart, until `clade uncordon`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example:
+  clade cordon gpu-17 --reason 'fan is loud'")]
+pub(crate) struct Cordon {
+    /// The machine, as `clade workers` names it.
+    pub(crate) node: String,
+    /// Shown wherever somebody wonders why nothing runs there.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
+}
+
+/// Takes a machine up again: ends cordon, drain and quarantine.
+#[derive(Args, Debug)]
+pub(crate) struct Uncordon {
+    /// The machine, as `clade workers` names it.
+    pub(crate) node: String,
+}
+
+/// Empties a machine: what runs there saves a checkpoint, stops, and goes on elsewhere.
+///
+/// The machine gets nothing new until `clade uncordon`. A model that finds no other seats waits for
+/// some, and `clade status` says so.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  clade drain gpu-17 --reason 'new memory'          returns at once
+  clade drain gpu-17 --reason 'new memory' --wait   until nothing runs there any more")]
+pub(crate) struct Drain {
+    /// The machine, as `clade workers` names it.
+    pub(crate) node: String,
+    /// Shown wherever somebody wonders why nothing runs there.
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub(crate) reason: String,
+    /// Waits until no rank runs there any more. Ctrl-C stops the waiting only.
+    #[arg(long)]
+    pub(crate) wait: bool,
 }
 
 /// Prints the report of a finished run.

@@ -3,6 +3,7 @@
 //! Every request of `RunService` is harmless to repeat, so each may be retried while nobody answers.
 
 mod error;
+mod fleet;
 
 use clade_access::client::{Cluster, ConnectFlags, Credentials, Link};
 use clade_proto::v1;

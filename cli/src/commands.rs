@@ -3,12 +3,15 @@
 mod apply;
 mod cancel;
 mod certs;
+mod cordon;
+mod drain;
 mod logs;
 mod provenance;
 mod report;
 mod run_choice;
 mod status;
 mod token;
+mod workers;
 
 use crate::args::{Cli, Command};
 use crate::call::Coordinator;
@@ -25,6 +28,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Apply(args) => apply::run(&connect()?, args).await,
         Command::Status(args) => status::run(&connect()?, args).await,
         Command::Logs(args) => logs::run(&connect()?, args).await,
+        Command::Workers(args) => workers::run(&connect()?, args).await,
+        Command::Cordon(args) => cordon::cordon(&connect()?, args).await,
+        Command::Uncordon(args) => cordon::uncordon(&connect()?, args).await,
+        Command::Drain(args) => drain::run(&connect()?, args).await,
         Command::Cancel(args) => cancel::run(&connect()?, args).await,
         Command::Provenance(args) => provenance::run(args).await,
         Command::Token(args) => token::run(args),

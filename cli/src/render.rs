@@ -2,6 +2,8 @@
 //!
 //! Pure: no clock, no terminal. Time and width are arguments, so every picture can be tested.
 
+pub(crate) mod fleet;
+pub(crate) mod fleet_json;
 pub(crate) mod json;
 pub(crate) mod number;
 pub(crate) mod part;

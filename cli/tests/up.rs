@@ -61,6 +61,7 @@ fn plays_a_coordinator_if_asked_to() {
     runtime.block_on(async {
         let listener = TcpListener::bind(listen).await.unwrap();
         tonic::transport::Server::builder()
+            .add_service(stand_in::fleet::Fleet::service(folder.clone()))
             .add_service(StandIn::service(folder))
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await

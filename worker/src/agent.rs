@@ -5,7 +5,6 @@
 //! on; reports that matter are kept and repeated until acknowledged. A slot is reported free only
 //! once its rank's process is gone. One task owns all of this; it never calls libtorch.
 
-mod addresses;
 mod child;
 mod devices;
 mod exit;
@@ -14,6 +13,7 @@ mod identity;
 mod logs;
 mod orders;
 mod outbox;
+mod pace;
 mod refusals;
 mod session;
 mod slots;
@@ -26,7 +26,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
+use clade_access::client::{Cluster, ConnectFlags};
 use clade_core::order::Random;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -35,7 +36,6 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::rank::CacheChoice;
-use addresses::Addresses;
 use child::Settings;
 use devices::Devices;
 pub use devices::SlotCount;
@@ -52,8 +52,8 @@ const DEVICE_EVENTS: usize = 8;
 /// How an agent is started.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `http://address:port` of every coordinator of the cluster.
-    pub coordinators: Vec<String>,
+    /// The cluster's coordinators, and how this worker says who it is.
+    pub connection: ConnectFlags,
     pub name: String,
     /// The machine: survives restarts of the agent.
     pub node: String,
@@ -78,11 +78,7 @@ pub struct Options {
 
 /// Serves until told to leave, and until all of its ranks have left.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    for address in &options.coordinators {
-        session::check(address).map_err(|why| anyhow!("--coordinator: {why}"))?;
-    }
-    let addresses = Addresses::new(options.coordinators, Random::new(random_seed()))
-        .context("--coordinator names nobody")?;
+    let cluster = Cluster::from_flags(&options.connection)?;
     let state = &options.state;
     fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
     let state = &state.canonicalize()?;
@@ -117,19 +113,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let withdrawn = devices::ill_at_start(settings.devices.health()).await;
     let agent = Agent::new(identity, fences, slots, settings, withdrawn, rank_events);
     let stdin_ends = if options.exit_with_stdin { Some(stdin_end()) } else { None };
-    serve(agent, addresses, ranks, stdin_ends).await
+    serve(agent, cluster, ranks, stdin_ends).await
 }
 
 async fn serve(
     mut agent: Agent,
-    addresses: Addresses,
+    cluster: Cluster,
     mut ranks: mpsc::Receiver<watch::RankEvent>,
     stdin_ends: Option<mpsc::Receiver<()>>,
 ) -> anyhow::Result<()> {
     let (events, mut session) = mpsc::channel(SESSION_EVENTS);
     let end = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    tasks.spawn(session::keep(addresses, events, end.clone()));
+    let random = Random::new(random_seed());
+    tasks.spawn(session::keep(cluster, events, random, end.clone()));
     let (found, mut faults) = mpsc::channel(DEVICE_EVENTS);
     if let Some(health) = agent.settings.devices.health() {
         tasks.spawn(devices::poll(health, found, end.clone()));

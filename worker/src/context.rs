@@ -27,7 +27,8 @@ pub struct Context {
     pub scratch: PathBuf,
     /// Where models compute.
     pub device: DeviceChoice,
-    /// The slot of the agent that this rank has: it takes the GPU of that number.
+    /// The slot of the agent that this rank has: with `auto` it takes the GPU of that number. A rank that
+    /// its agent pinned to a GPU sees no other.
     pub slot: u32,
     /// Keeps tars of an object store on this machine's disk.
     pub cache: Option<Arc<Cache>>,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clade_access::client::ConnectFlags;
 use clade_core::spec::Count;
 use clade_model::device::{self, DeviceChoice};
 use clade_worker::{agent, by_hand, embed_classes, rank};
@@ -27,7 +28,8 @@ struct Arguments {
 enum Command {
     /// Joins a coordinator and offers slots for ranks.
     ///
-    /// Ranks are child processes; they outlive the coordinator's absence but not this agent.
+    /// Given several addresses, it finds out by itself which coordinator leads, and anew whenever that
+    /// changes. Ranks are child processes; they outlive the coordinators' absence but not this agent.
     /// SIGTERM or SIGINT lets them save and leave first; a second one kills them.
     Agent(AgentArguments),
     /// Does one work by hand, from the same job file that an agent gives its ranks.
@@ -107,10 +109,8 @@ impl CacheArguments {
 
 #[derive(Debug, clap::Args)]
 struct AgentArguments {
-    /// The coordinators' `http://address:port`, separated by commas. Which of them leads, the agent
-    /// finds out by itself, and anew whenever that changes; its ranks do not notice.
-    #[arg(long, value_name = "URL,…", required = true, value_delimiter = ',')]
-    coordinator: Vec<String>,
+    #[command(flatten)]
+    connection: ConnectFlags,
     /// Name of this worker; each start adds its own suffix [default: the host's name].
     #[arg(long)]
     name: Option<String>,
@@ -155,6 +155,7 @@ struct AgentArguments {
 }
 
 fn main() -> ExitCode {
+    clade_access::install_crypto();
     device::tune_process();
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
@@ -199,7 +200,7 @@ fn print_outcome(outcome: &clade_core::job::Outcome) {
 
 fn run_agent(arguments: AgentArguments) -> ExitCode {
     let AgentArguments {
-        coordinator,
+        connection,
         name,
         node,
         domain,
@@ -222,7 +223,7 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         bytes: cache_size.0,
     };
     let options = agent::Options {
-        coordinators: coordinator,
+        connection,
         node: node.unwrap_or_else(|| name.clone()),
         domain: domain.unwrap_or_else(agent::host_name),
         name,

@@ -38,12 +38,12 @@ pub(super) async fn run(coordinator: &Coordinator, args: args::Status) -> anyhow
     Ok(Exit::Done)
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn width() -> u16 {
+pub(super) fn width() -> u16 {
     let columns = || Term::stdout().size_checked().map(|(_, columns)| columns);
     let terminal = if io::stdout().is_terminal() { columns() } else { None };
     terminal.unwrap_or(USUAL_WIDTH).max(NARROWEST)

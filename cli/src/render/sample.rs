@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use clade_proto::v1::{GetStatusResponse, PartStatus, RankStatus, RunStatus, WorkerStatus};
+use clade_proto::v1::{
+    Device, GetStatusResponse, PartStatus, RankStatus, RunStatus, WorkerInfo, WorkerStatus,
+};
 
 pub(crate) const NOW_MS: u64 = 1_800_000_192_000;
 
@@ -90,4 +92,55 @@ pub(crate) fn status() -> GetStatusResponse {
             worker("w1-x81a", "detached", 4_101, 1),
         ],
     }
+}
+
+/// Four workers: well, cordoned with a broken GPU, draining, and in quarantine.
+pub(crate) fn fleet() -> Vec<WorkerInfo> {
+    let device = |slot: u32| Device {
+        slot,
+        kind: "NVIDIA H100 80GB HBM3".to_owned(),
+        uuid: format!("GPU-{slot}"),
+        memory_mib: 81_559,
+        driver: "570.86".to_owned(),
+        pci: format!("00000000:0{slot}:00.0"),
+        linked_slots: vec![1 - slot],
+        ..Device::default()
+    };
+    let worker = |node: &str, busy| WorkerInfo {
+        worker: format!("{node}-0a1b"),
+        node: node.to_owned(),
+        host: node.to_owned(),
+        pid: 4_100,
+        domain: "rack-7".to_owned(),
+        labels: [("zone".to_owned(), "a".to_owned())].into(),
+        phase: "attached".to_owned(),
+        slots: 2,
+        busy,
+        devices: vec![device(0), device(1)],
+        ..WorkerInfo::default()
+    };
+    let cpu = Device { kind: "cpu".to_owned(), ..Device::default() };
+    let withdrawn = "critical error XID 79: see the kernel's log".to_owned();
+    vec![
+        WorkerInfo { straggler: true, ..worker("gpu-0", 2) },
+        WorkerInfo {
+            cordoned: true,
+            why: "fan is loud".to_owned(),
+            devices: vec![device(0), Device { withdrawn, ..device(1) }],
+            ..worker("gpu-1", 1)
+        },
+        WorkerInfo {
+            cordoned: true,
+            draining: true,
+            why: "new memory".to_owned(),
+            ..worker("gpu-2", 1)
+        },
+        WorkerInfo {
+            quarantined_until_ms: NOW_MS + 250_000,
+            why: "3 gangs failed here".to_owned(),
+            slots: 1,
+            devices: vec![cpu],
+            ..worker("cpu-0", 0)
+        },
+    ]
 }

@@ -78,7 +78,7 @@ fn worker_section(workers: &[WorkerStatus], width: u16) -> String {
     table.trim_fmt() + "\n"
 }
 
-fn new_table(width: u16) -> Table {
+pub(super) fn new_table(width: u16) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -88,7 +88,7 @@ fn new_table(width: u16) -> Table {
     table
 }
 
-fn last_column_wraps(table: &mut Table) {
+pub(super) fn last_column_wraps(table: &mut Table) {
     let last = table.column_count().saturating_sub(1);
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if index == last { 0 } else { 2 }));

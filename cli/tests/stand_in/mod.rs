@@ -1,6 +1,8 @@
 //! A coordinator that plays one run by the book, as a process of its own: the real gRPC service
 //! with the simplest state there is. Files in its folder decide how its run goes.
 
+pub(crate) mod fleet;
+
 use std::path::PathBuf;
 
 use clade_proto::v1;

@@ -1,29 +1,23 @@
-//! Keeps a stream to a coordinator open: connects, passes on what arrives, connects again, to
-//! another one if there are several.
+//! Keeps a stream to the leading coordinator open: connects, passes on what arrives, connects again.
 //!
-//! Decides nothing but whom to call. What is said over a stream is the agent's business; it gets a
-//! sender for each new stream, and its first message there is Hello.
+//! Decides nothing; the cluster's handle knows whom to call. What is said over a stream is the
+//! agent's business; it gets a sender for each new stream, and its first message there is Hello.
 
 use std::time::Duration;
 
+use clade_access::client::{Cluster, Link, Opened, Turn};
+use clade_core::order::Random;
 use clade_proto::v1::worker_service_client::WorkerServiceClient;
 use clade_proto::v1::{SessionRequest, SessionResponse};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
-use super::addresses::{Addresses, Ended};
+use super::pace::Pace;
 
-/// Metadata of an answer from a coordinator that does not lead: the address of the one that does.
-const LEADER: &str = "clade-leader";
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// With others to turn to: a new leader waits 8 s for its workers.
-const CONNECT_DEADLINE_OF_SEVERAL: Duration = Duration::from_secs(2);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
-const KEEPALIVE_DEADLINE: Duration = Duration::from_secs(3);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 const QUEUED_REPORTS: usize = 1024;
 
 /// What happens to the connection.
@@ -45,104 +39,75 @@ pub(super) struct Stream {
 
 /// Runs until `end` or until nobody listens any more.
 pub(super) async fn keep(
-    mut addresses: Addresses,
+    cluster: Cluster,
     events: mpsc::Sender<SessionEvent>,
+    random: Random,
     end: CancellationToken,
 ) {
+    let mut pace = Pace::new(cluster.urls().len(), random);
     loop {
-        let deadline =
-            if addresses.are_several() { CONNECT_DEADLINE_OF_SEVERAL } else { CONNECT_DEADLINE };
-        let ended = tokio::select! {
+        let (reason, turn) = tokio::select! {
             () = end.cancelled() => return,
-            ended = converse(addresses.current(), deadline, &events) => ended,
+            ended = converse(&cluster, &events, &mut pace) => ended,
         };
-        let pause = addresses.turn(&ended);
-        let reason = format!("{} (the next call goes to {})", ended.reason, addresses.current());
+        let reason = format!("{reason} (the next call goes to {})", cluster.url());
         if events.send(SessionEvent::Closed { reason }).await.is_err() {
             return;
         }
         tokio::select! {
             () = end.cancelled() => return,
-            () = tokio::time::sleep(pause) => (),
+            () = sleep(pace.pause(turn)) => (),
         }
     }
 }
 
-/// Checks that an address is one that can be called.
-pub(super) fn check(address: &str) -> Result<(), String> {
-    endpoint(address, CONNECT_DEADLINE).map(drop)
-}
-
-/// How one coordinator is called. The only place that makes a channel.
-fn endpoint(address: &str, deadline: Duration) -> Result<Endpoint, String> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|error| format!("`{address}` is not an address: {}", explain(&error)))?;
-    Ok(endpoint
-        .connect_timeout(deadline)
-        .http2_keep_alive_interval(KEEPALIVE_EVERY)
-        .keep_alive_timeout(KEEPALIVE_DEADLINE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true))
-}
-
-/// One stream from its beginning to its end.
-async fn converse(address: &str, deadline: Duration, events: &mpsc::Sender<SessionEvent>) -> Ended {
-    let unheard = |reason| Ended { reason, ..Ended::default() };
-    let channel = match endpoint(address, deadline) {
-        Ok(endpoint) => match timeout(deadline, endpoint.connect()).await {
-            Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return unheard(explain(&error)),
-            Err(_) => return unheard(format!("{address} does not answer")),
-        },
-        Err(reason) => return unheard(reason),
+/// One stream from its beginning to its end; returns why it ended, and what to do then.
+async fn converse(
+    cluster: &Cluster,
+    events: &mpsc::Sender<SessionEvent>,
+    pace: &mut Pace,
+) -> (String, Turn) {
+    let Opened { url, link } = match cluster.next_channel().await {
+        Ok(opened) => opened,
+        Err(failed) => return (failed.to_string(), Turn::Next),
     };
     let (reports, queued) = mpsc::channel(QUEUED_REPORTS);
     let close = CancellationToken::new();
     // Before the answer: a coordinator may want to hear Hello first.
-    let stream = Stream { coordinator: address.to_owned(), reports, close: close.clone() };
+    let stream = Stream { coordinator: url.clone(), reports, close: close.clone() };
     if events.send(SessionEvent::Opened(stream)).await.is_err() {
-        return unheard("the agent ends".to_owned());
+        return ("the agent ends".to_owned(), Turn::Next);
     }
-    let mut was_heard = false;
+    let heard = || {
+        pace.heard();
+        cluster.heard(&url);
+    };
     let received = tokio::select! {
-        ended = receive(channel, deadline, queued, events, &mut was_heard) => ended,
+        ended = receive(link, queued, events, heard) => ended,
         () = close.cancelled() => Err(Status::cancelled("the agent ended the stream")),
     };
     match received {
-        Ok(()) => {
-            Ended { reason: "the coordinator ended the stream".to_owned(), was_heard, leader: None }
-        }
-        Err(status) => {
-            let leader = status.metadata().get(LEADER).and_then(|value| value.to_str().ok());
-            let leader = leader.map(str::to_owned);
-            Ended { reason: status.message().to_owned(), was_heard, leader }
-        }
+        Ok(()) => (format!("{url} ended the stream"), cluster.lost(&url, None)),
+        Err(status) => (format!("{url}: {}", status.message()), cluster.lost(&url, Some(&status))),
     }
 }
 
 /// Passes on orders until there are no more.
 async fn receive(
-    channel: Channel,
-    deadline: Duration,
+    link: Link,
     queued: mpsc::Receiver<SessionRequest>,
     events: &mpsc::Sender<SessionEvent>,
-    was_heard: &mut bool,
+    mut heard: impl FnMut(),
 ) -> Result<(), Status> {
-    let mut client = WorkerServiceClient::new(channel);
-    let opening = timeout(deadline, client.session(ReceiverStream::new(queued))).await;
+    let mut client = WorkerServiceClient::new(link);
+    let opening = timeout(ANSWER_DEADLINE, client.session(ReceiverStream::new(queued))).await;
     let unanswered = |_| Status::deadline_exceeded("the coordinator does not answer");
     let mut orders = opening.map_err(unanswered)??.into_inner();
     while let Some(order) = orders.message().await? {
-        *was_heard = true;
+        heard();
         if events.send(SessionEvent::Order(Box::new(order))).await.is_err() {
             return Err(Status::cancelled("the agent ends"));
         }
     }
     Ok(())
-}
-
-/// An error with all of its causes: tonic's own text says only "transport error".
-fn explain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

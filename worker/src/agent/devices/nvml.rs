@@ -155,7 +155,8 @@ impl HealthSource for Watched {
             .nvml
             .device_by_uuid(uuid.as_str())
             .and_then(|device| device.running_compute_processes());
-        // A GPU that does not answer is withdrawn for that; nothing is gained by waiting for it.
+        // A GPU that does not answer is withdrawn for that; nothing is gained by waiting for it. The
+        // process ids are those of the host: a container with its own waits for nothing here.
         processes.is_ok_and(|found| found.iter().any(|process| process.pid == pid))
     }
 }
