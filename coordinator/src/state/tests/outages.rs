@@ -55,12 +55,13 @@ async fn a_transaction_whose_outcome_was_lost_takes_effect_exactly_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds() {
+async fn one_member_of_three_that_stalls_or_dies_costs_few_seconds_and_no_row() {
     if !etcd_server::is_here() {
         return;
     }
     let mut etcd = Etcd::start(3);
-    let mut lead = lead(&in_etcd(etcd.urls(), "/clade/a")).await;
+    let options = in_etcd(etcd.urls(), "/clade/a");
+    let mut lead = lead(&options).await;
     for (what, leads, stalls) in [
         ("the leading member stalls for 8 s", true, 8),
         ("a following member stalls for 3 s", false, 3),
@@ -74,7 +75,7 @@ async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds()
             etcd.kill(member);
         }
         let (began, mut slowest) = (Instant::now(), Duration::ZERO);
-        let mut saves = 0;
+        let mut saves = 0_u32;
         while began.elapsed() < Duration::from_secs(stalls.max(4)) {
             let asked = Instant::now();
             lead.save(&[put("run/a", format!("{saves}"))]).await.unwrap();
@@ -86,6 +87,14 @@ async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds()
         if stalls > 0 {
             etcd.signal(member, Signal::SIGCONT);
             etcd.wait_until_healthy();
+        }
+        // Etcd before 3.4.28 revokes every lease when a stalled leader wakes: then somebody leads anew.
+        if let Err(error) = lead.save(&[put("run/b", what)]).await {
+            println!("{what}: afterwards {error}");
+            assert!(leads && stalls > 0, "{error}");
+            lead = super::lead(&options).await;
+            let last = (saves - 1).to_string();
+            assert_eq!(lead.load().await.unwrap()["run/a"], last.as_bytes());
         }
         assert!(slowest < Duration::from_secs(5), "{what}: {slowest:?}");
     }
