@@ -5,11 +5,13 @@
 //! ordered again when its worker attaches, and what was being inspected is inspected again.
 //! Events that wait together share a transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod batch;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clade_core::ids::{Fence, Millis, RunName, WorkerId};
-use clade_core::schedule::{Action, Event, Limits, Object, RunPhase, State, invariants, step};
+use clade_core::schedule::{Action, Event, Limits, RunPhase, State, invariants, step};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -18,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{debug, error, info, warn};
 
+use self::batch::{After, Batch};
 use crate::observed::Observed;
 use crate::outside;
-use crate::question::{Question, Reply};
-use crate::state::{Lead, LeadError, MOST_BYTES, MOST_KEYS, Write, codec};
+use crate::question::Question;
+use crate::state::{Lead, LeadError, codec};
 
 /// Orders to one worker, in order.
 #[derive(Clone)]
@@ -43,8 +46,8 @@ pub(crate) const ORDERS_IN_FLIGHT: usize = 1024;
 /// Commands that may wait.
 const COMMANDS: usize = 4096;
 
-/// Changed objects after which no further event joins a transaction: room for what one more adds.
-const ENOUGH: usize = 80;
+/// Commands that may share a transaction, so that nobody waits long for an answer.
+const AT_ONCE: usize = 512;
 
 /// What may be asked of the engine.
 pub(crate) enum Command {
@@ -151,19 +154,6 @@ pub(crate) struct Task {
     outside: JoinSet<Option<Event>>,
 }
 
-/// Events that share a transaction: what is to be saved, and what is to be done after that.
-#[derive(Default)]
-struct Batch {
-    changed: BTreeSet<Object>,
-    after: Vec<After>,
-}
-
-enum After {
-    Act(Action),
-    Acknowledge { worker: WorkerId, sequence: u64 },
-    Reply(Reply),
-}
-
 impl Task {
     /// Decides until `shutdown`, or until the lead is lost.
     pub(crate) async fn run(mut self, shutdown: &CancellationToken) -> Result<Ended, LeadError> {
@@ -199,9 +189,11 @@ impl Task {
                 },
                 Some(command) = self.commands.recv() => self.command(command, &mut batch),
             }
-            while batch.changed.len() < ENOUGH
-                && let Ok(command) = self.commands.try_recv()
-            {
+            for _ in 0..AT_ONCE {
+                if batch.is_enough() {
+                    break;
+                }
+                let Ok(command) = self.commands.try_recv() else { break };
                 self.command(command, &mut batch);
             }
             self.finish(batch).await?;
@@ -210,15 +202,9 @@ impl Task {
 
     /// Saves a batch, then does what follows from it, in order.
     async fn finish(&mut self, batch: Batch) -> Result<(), LeadError> {
-        let Batch { changed, after } = batch;
-        let mut writes = codec::encode(&self.state, &changed);
-        if writes.len() > MOST_KEYS {
-            // A run's row sorts before its works' and is written last: without it they count for nothing.
-            error!(keys = writes.len(), "one event changed more than one transaction may write");
-            writes.reverse();
-        }
-        for part in parts(&writes) {
-            self.lead.save(part).await?;
+        let (transactions, after) = batch.split();
+        for writes in transactions {
+            self.lead.save(&writes).await?;
         }
         if !after.is_empty() && !self.lead.is_held() {
             let why = "its lease ran out while it was saving".to_owned();
@@ -228,7 +214,7 @@ impl Task {
             match next {
                 After::Act(action) => {
                     info!(?action, "action");
-                    self.perform(action);
+                    self.perform(*action);
                 }
                 After::Acknowledge { worker, sequence } => {
                     let done = v1::Acknowledge { sequence };
@@ -241,7 +227,6 @@ impl Task {
     }
 
     fn command(&mut self, command: Command, batch: &mut Batch) {
-        let reply = |reply: Reply| After::Reply(reply);
         match command {
             Command::Attach { worker, stream, orders, event } => {
                 let welcome =
@@ -270,7 +255,7 @@ impl Task {
             }
             Command::Apply { spec, tars, reply: to } => {
                 let effect = self.apply(spec, tars, batch);
-                batch.after.push(reply(Box::new(move || drop(to.send(effect)))));
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(effect)))));
             }
             Command::Cancel { run, reply: to } => {
                 let answer = if self.state.runs.contains_key(&run) {
@@ -279,10 +264,11 @@ impl Task {
                 } else {
                     Err(outside::unknown_run(&run))
                 };
-                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Ask(question) => {
-                batch.after.push(reply(question.answer(&self.state, &self.observed, now())));
+                let answer = question.answer(&self.state, &self.observed, now());
+                batch.after.push(After::Reply(answer));
             }
         }
     }
@@ -321,8 +307,8 @@ impl Task {
                 error!(violation = violation.0, "invariant broken");
             }
         }
-        batch.changed.extend(effects.changed);
-        batch.after.extend(effects.actions.into_iter().map(After::Act));
+        batch.join(codec::encode(&self.state, &effects.changed));
+        batch.after.extend(effects.actions.into_iter().map(|action| After::Act(Box::new(action))));
     }
 
     fn perform(&mut self, action: Action) {
@@ -378,23 +364,6 @@ impl Task {
             }
         }
     }
-}
-
-/// Splits writes into what single transactions may hold; almost always there is one.
-fn parts(writes: &[Write]) -> impl Iterator<Item = &[Write]> {
-    let mut rest = writes;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take(MOST_KEYS).take_while(|write| {
-            bytes += write.bytes();
-            bytes <= MOST_BYTES
-        });
-        // A single row that is too large is left to be refused by name.
-        let count = fits.count().max(1).min(rest.len());
-        let (part, after) = rest.split_at(count);
-        rest = after;
-        (!part.is_empty()).then_some(part)
-    })
 }
 
 /// The time as the scheduler counts it.

@@ -1,5 +1,7 @@
 //! Coordinators, etcd members and their network die; runs go on where they were.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
 mod cluster;
 
 use std::collections::BTreeSet;
@@ -88,7 +90,7 @@ async fn a_killed_leader_is_replaced_within_ten_seconds_and_restarts_nothing() {
     assert!(is_over(&ended), "{ended}");
     let mut session = worker.attach(&urls(&coordinators)).await;
     let took = killed.elapsed();
-    println!("leader killed -> the worker is welcomed by the next one: {took:?}");
+    eprintln!("leader killed -> the worker is welcomed by the next one: {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert_eq!(session.term, 2);
     let second = leader(&coordinators).await;
@@ -120,7 +122,7 @@ async fn a_stalled_and_a_killed_etcd_member_change_nothing_for_the_workers() {
     let began = Instant::now();
     let done = worker.finish(&session, "index.1").await;
     worker.deliver(&mut session, &urls, done).await;
-    println!("etcd's leader stalls -> a report is acknowledged after {:?}", began.elapsed());
+    eprintln!("etcd's leader stalls -> a report is acknowledged after {:?}", began.elapsed());
     let rest = Duration::from_secs(8).saturating_sub(began.elapsed());
     tokio::time::sleep(rest).await;
     let status = coordinators[first].status().await.unwrap();
@@ -135,10 +137,10 @@ async fn a_stalled_and_a_killed_etcd_member_change_nothing_for_the_workers() {
     let next = worker.ranks.keys().next().unwrap().clone();
     let done = worker.finish(&session, &next).await;
     worker.deliver(&mut session, &urls, done).await;
-    println!("etcd's leader killed -> a report is acknowledged after {:?}", began.elapsed());
+    eprintln!("etcd's leader killed -> a report is acknowledged after {:?}", began.elapsed());
     let leads = leader(&coordinators).await;
     let status = coordinators[leads].status().await.unwrap();
-    println!("the lead changed hands {} times", status.term - 1);
+    eprintln!("the lead changed hands {} times", status.term - 1);
     assert_eq!(indexed(&status), 3);
     assert_eq!(worker.stops, 0);
     assert!(coordinators.iter_mut().all(Coordinator::is_alive));
@@ -162,7 +164,7 @@ async fn after_all_of_etcd_was_down_the_state_is_right_and_no_coordinator_has_en
     let done = worker.finish(&session, "index.1").await;
     let ended = worker.obey(&mut session, |_, order| matches!(order, Order::Acknowledge(_))).await;
     let ended = ended.unwrap_err();
-    println!("etcd is gone -> the leader let its workers go after {:?}: {ended}", down.elapsed());
+    eprintln!("etcd is gone -> the leader let its workers go after {:?}: {ended}", down.elapsed());
     assert_eq!(ended.code(), Code::Unavailable);
     // Standbys answer from what they saw last.
     for coordinator in &coordinators {
@@ -176,7 +178,7 @@ async fn after_all_of_etcd_was_down_the_state_is_right_and_no_coordinator_has_en
     (0..3).for_each(|at| etcd.restart(at));
     let up = Instant::now();
     let mut session = worker.attach(&urls(&coordinators)).await;
-    println!("etcd is back -> the worker is welcomed after {:?}", up.elapsed());
+    eprintln!("etcd is back -> the worker is welcomed after {:?}", up.elapsed());
     assert!(session.term > 1);
     let leads = leader(&coordinators).await;
     let after = coordinators[leads].status().await.unwrap();

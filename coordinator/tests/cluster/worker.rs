@@ -73,7 +73,6 @@ impl Worker {
             pid: 1,
             slots: self.slots,
             ranks: self.ranks.values().cloned().collect(),
-            ..v1::Hello::default()
         });
         reports.send(report(0, hello)).await.unwrap();
         let opening = WorkerServiceClient::new(channel);
@@ -122,7 +121,10 @@ impl Worker {
                 }
             }
             Order::StopRank(_) => self.stops += 1,
-            _ => (),
+            Order::Welcome(_)
+            | Order::Superseded(_)
+            | Order::ShareRendezvous(_)
+            | Order::Acknowledge(_) => (),
         }
     }
 
@@ -148,7 +150,7 @@ impl Worker {
         let sequence = request.sequence;
         let is_it = |_: &Self, order: &Order| matches!(order, Order::Acknowledge(it) if it.sequence == sequence);
         while let Err(ended) = self.obey(session, is_it).await {
-            println!("the stream ended and the worker attaches again: {}", ended.message());
+            eprintln!("the stream ended and the worker attaches again: {}", ended.message());
             *session = self.attach(urls).await;
             session.say(request.clone()).await;
         }

@@ -43,7 +43,7 @@ async fn a_transaction_whose_outcome_was_lost_takes_effect_exactly_once() {
         }
     }
     assert_eq!(lead.load().await.unwrap(), expected);
-    println!("{applied_unheard} of {ROUNDS} transactions took effect unheard");
+    eprintln!("{applied_unheard} of {ROUNDS} transactions took effect unheard");
     assert!(applied_unheard > 0, "no answer was lost, so this showed nothing");
     assert!(applied_unheard < ROUNDS, "no request was lost, so this showed little");
     let said = etcd.ctl(&["get", "/clade/a/rows/once/", "--prefix", "-w", "json"]);
@@ -83,14 +83,14 @@ async fn one_member_of_three_that_stalls_or_dies_costs_few_seconds_and_no_row() 
             saves += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        println!("{what}: {saves} saves, the slowest took {slowest:?}");
+        eprintln!("{what}: {saves} saves, the slowest took {slowest:?}");
         if stalls > 0 {
             etcd.signal(member, Signal::SIGCONT);
             etcd.wait_until_healthy();
         }
         // Etcd before 3.4.28 revokes every lease when a stalled leader wakes: then somebody leads anew.
         if let Err(error) = lead.save(&[put("run/b", what)]).await {
-            println!("{what}: afterwards {error}");
+            eprintln!("{what}: afterwards {error}");
             assert!(leads && stalls > 0, "{error}");
             lead = super::lead(&options).await;
             let last = (saves - 1).to_string();
