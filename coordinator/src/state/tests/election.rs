@@ -47,6 +47,9 @@ async fn a_deposed_leader_writes_nothing_even_if_it_believes_that_it_leads() {
     let mut old = lead(&options).await;
     old.save(&[put("run/a", "old")]).await.unwrap();
     etcd.ctl(&["del", "/clade/a/leader"]);
+    // Nobody else leads yet, and still it may not.
+    let error = old.save(&[put("run/a", "orphan")]).await.unwrap_err();
+    assert!(matches!(error, LeadError::Deposed { term: Term(1), .. }), "{error}");
     let mut new = lead(&options).await;
     assert_eq!(new.term(), Term(2));
     assert!(old.is_held(), "this test means nothing if it knows already");
