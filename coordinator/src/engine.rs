@@ -5,12 +5,14 @@
 //! ordered again when its worker attaches, and what was being inspected is inspected again.
 //! Events that wait together share a transaction.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod batch;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clade_core::ids::{Fence, Millis, NodeName, RunName, Term, WorkerId};
 use clade_core::schedule::invariants::{About, violations};
-use clade_core::schedule::{Action, Event, Limits, Object, Refusal, RunPhase, State, admit, step};
+use clade_core::schedule::{Action, Event, Limits, Refusal, RunPhase, State, admit, step};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -19,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tracing::{debug, error, info, warn};
 
+use self::batch::{After, Batch};
 use crate::metrics::{Metrics, Outcome};
 use crate::observed::Observed;
-use crate::question::{Question, Reply};
+use crate::question::Question;
 use crate::{outside, view};
-use crate::state::{Lead, LeadError, MOST_BYTES, MOST_KEYS, Write, codec};
+use crate::state::{Lead, LeadError, codec};
 
 /// Orders to one worker, in order.
 #[derive(Clone)]
@@ -48,11 +51,8 @@ const COUNT: Duration = Duration::from_secs(5);
 /// Commands that may wait.
 const COMMANDS: usize = 4096;
 
-/// Changed objects after which no further event joins a transaction.
-const ENOUGH: usize = 60;
-
-/// Changed objects after which events that share a transaction begin nothing more.
-const FULL: usize = 80;
+/// Commands that may share a transaction, so that nobody waits long for an answer.
+const AT_ONCE: usize = 512;
 
 /// What may be asked of the engine.
 pub(crate) enum Command {
@@ -190,22 +190,6 @@ pub(crate) struct Task {
     outside: JoinSet<Option<Event>>,
 }
 
-/// Events that share a transaction: what is to be saved, and what is to be done after that.
-#[derive(Default)]
-struct Batch {
-    changed: BTreeSet<Object>,
-    after: Vec<After>,
-    /// The last event left work over.
-    more: bool,
-}
-
-enum After {
-    Act(Action),
-    Welcome(WorkerId),
-    Acknowledge { worker: WorkerId, sequence: u64 },
-    Reply(Reply),
-}
-
 impl Task {
     /// Decides until `shutdown`, or until the lead is lost.
     pub(crate) async fn run(mut self, shutdown: &CancellationToken) -> Result<Ended, LeadError> {
@@ -232,11 +216,7 @@ impl Task {
             if more {
                 // Parts of a large change follow one another, but let in what came meanwhile.
                 let _taken = self.event(Event::Tick, &mut batch);
-                while batch.changed.len() < ENOUGH
-                    && let Ok(command) = self.commands.try_recv()
-                {
-                    self.command(command, &mut batch);
-                }
+                self.let_in(&mut batch);
                 more = batch.more;
                 self.finish(batch).await?;
                 continue;
@@ -259,34 +239,35 @@ impl Task {
                 },
                 Some(command) = self.commands.recv() => self.command(command, &mut batch),
             }
-            while batch.changed.len() < ENOUGH
-                && let Ok(command) = self.commands.try_recv()
-            {
-                self.command(command, &mut batch);
-            }
+            self.let_in(&mut batch);
             more = batch.more;
             self.finish(batch).await?;
         }
     }
 
+    /// Lets commands that wait join a batch.
+    fn let_in(&mut self, batch: &mut Batch) {
+        for _ in 0..AT_ONCE {
+            if batch.is_enough() {
+                return;
+            }
+            let Ok(command) = self.commands.try_recv() else { return };
+            self.command(command, batch);
+        }
+    }
+
     /// Saves a batch, then does what follows from it, in order.
     async fn finish(&mut self, batch: Batch) -> Result<(), LeadError> {
-        let Batch { changed, after, more: _ } = batch;
-        let mut writes = codec::encode(&self.state, &changed);
-        if writes.len() > MOST_KEYS {
-            // A run's row sorts before its works' and is written last: without it they count for nothing.
-            error!(keys = writes.len(), "one event changed more than one transaction may write");
-            writes.reverse();
-        }
-        for part in parts(&writes) {
+        let (transactions, after) = batch.split();
+        for writes in transactions {
             let begun = Instant::now();
-            let saved = self.lead.save(part).await;
+            let saved = self.lead.save(&writes).await;
             let outcome = match &saved {
                 Ok(()) => Outcome::Committed,
                 Err(LeadError::Deposed { .. }) => Outcome::Refused,
                 Err(_) => Outcome::Unknown,
             };
-            self.metrics.transaction(outcome, part.len(), begun.elapsed());
+            self.metrics.transaction(outcome, writes.len(), begun.elapsed());
             saved?;
         }
         self.metrics.ticked(Instant::now());
@@ -298,7 +279,7 @@ impl Task {
             match next {
                 After::Act(action) => {
                     info!(?action, "action");
-                    self.perform(action);
+                    self.perform(*action);
                 }
                 After::Welcome(worker) => {
                     let welcome = v1::Welcome { heartbeat_ms: 1000 };
@@ -315,7 +296,6 @@ impl Task {
     }
 
     fn command(&mut self, command: Command, batch: &mut Batch) {
-        let reply = |reply: Reply| After::Reply(reply);
         match command {
             Command::Attach { worker, stream, orders, event, refused } => {
                 let at = batch.after.len();
@@ -359,7 +339,7 @@ impl Task {
             }
             Command::Apply { spec, tars, queue, reply: to } => {
                 let effect = self.apply(spec, tars, queue, batch);
-                batch.after.push(reply(Box::new(move || drop(to.send(effect)))));
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(effect)))));
             }
             Command::Cancel { run, reply: to } => {
                 let answer = if self.state.runs.contains_key(&run) {
@@ -368,20 +348,20 @@ impl Task {
                 } else {
                     Err(outside::unknown_run(&run))
                 };
-                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Cordon { node, reason, drain, reply: to } => {
                 let refused = self.event(Event::NodeCordoned { node, reason, drain }, batch);
                 let answer = refused.map_or(Ok(()), |why| Err(outside::refused(&why)));
-                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Uncordon { node, reply: to } => {
                 let refused = self.event(Event::NodeUncordoned { node }, batch);
                 let answer = refused.map_or(Ok(()), |why| Err(outside::refused(&why)));
-                batch.after.push(reply(Box::new(move || drop(to.send(answer)))));
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Ask(question) => {
-                batch.after.push(reply(question.answer(&self.state, &self.observed, now())));
+                batch.after.push(After::Reply(question.answer(&self.state, &self.observed, now())));
             }
         }
     }
@@ -422,9 +402,8 @@ impl Task {
             debug!(?event, "event");
         }
         let about = About::of(&event);
-        let objects = FULL.saturating_sub(batch.changed.len());
         let (begun, name) = (Instant::now(), event.name());
-        let effects = step(&mut self.state, Limits { objects, ..self.limits }, now(), event);
+        let effects = step(&mut self.state, self.limits, now(), event);
         self.metrics.event(name, begun.elapsed());
         effects.actions.iter().for_each(|action| self.metrics.action(action.name()));
         effects.refusal.iter().for_each(|why| self.metrics.refusal(why.name()));
@@ -432,8 +411,8 @@ impl Task {
             self.metrics.invariant_violated(violation.invariant);
             error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");
         }
-        batch.changed.extend(effects.changed);
-        batch.after.extend(effects.actions.into_iter().map(After::Act));
+        batch.join(codec::encode(&self.state, &effects.changed));
+        batch.after.extend(effects.actions.into_iter().map(|action| After::Act(Box::new(action))));
         batch.more = effects.more;
         effects.refusal
     }
@@ -501,23 +480,6 @@ impl Task {
             }
         }
     }
-}
-
-/// Splits writes into what single transactions may hold; almost always there is one.
-fn parts(writes: &[Write]) -> impl Iterator<Item = &[Write]> {
-    let mut rest = writes;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take(MOST_KEYS).take_while(|write| {
-            bytes += write.bytes();
-            bytes <= MOST_BYTES
-        });
-        // A single row that is too large is left to be refused by name.
-        let count = fits.count().max(1).min(rest.len());
-        let (part, after) = rest.split_at(count);
-        rest = after;
-        (!part.is_empty()).then_some(part)
-    })
 }
 
 /// The time as the scheduler counts it.

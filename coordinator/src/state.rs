@@ -39,6 +39,12 @@ pub(crate) enum Write {
 }
 
 impl Write {
+    pub(crate) fn key(&self) -> &str {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key } => key,
+        }
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Put { key, value } => key.len() + value.len(),

@@ -1,5 +1,7 @@
 //! What a coordinator refuses: places that are not its own, and callers that say too much.
 
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, as it should")]
+
 mod cluster;
 
 use cluster::coordinator::Coordinator;

@@ -12,7 +12,7 @@ pub(crate) struct StateArgs {
     #[arg(long, default_value = "clade-data/coordinator", conflicts_with = "etcd")]
     state: PathBuf,
     /// Members of an etcd cluster that keeps the state, so that several coordinators can stand by
-    #[arg(long, value_name = "URL", value_delimiter = ',', env = "CLADE_ETCD")]
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
     etcd: Vec<String>,
     /// What every key in etcd begins with [default: /clade/CLUSTER]
     #[arg(long, requires = "etcd")]

@@ -23,7 +23,7 @@ impl Drop for Coordinator {
         self.process.kill().ok();
         self.process.wait().ok();
         if std::thread::panicking() {
-            println!("--- {}\n{}", self.url, self.log());
+            eprintln!("--- {}\n{}", self.url, self.log());
         }
     }
 }

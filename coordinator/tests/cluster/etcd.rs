@@ -21,7 +21,7 @@ const STARTING: Duration = Duration::from_secs(60);
 pub(crate) fn is_here() -> bool {
     let is_here = Path::new(FOLDER).join("etcd").exists();
     if !is_here {
-        println!("skipped: etcd: it is not in assets/etcd; `make etcd` puts it there");
+        eprintln!("skipped: etcd: it is not in assets/etcd; `make etcd` puts it there");
     }
     is_here
 }
@@ -126,7 +126,7 @@ impl Etcd {
             if process.try_wait().unwrap().is_some() || began.elapsed() > STARTING {
                 let log = std::fs::read_to_string(&member.log).unwrap_or_default();
                 let last: Vec<&str> = log.lines().rev().take(5).collect();
-                println!("etcd m{at} is not healthy: {last:#?}");
+                eprintln!("etcd m{at} is not healthy: {last:#?}");
                 return false;
             }
             std::thread::sleep(Duration::from_millis(50));

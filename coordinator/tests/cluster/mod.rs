@@ -49,11 +49,12 @@ pub(crate) fn document(folder: &Path, name: &str, tars: usize) -> v1::ApplyRunRe
         std::fs::write(folder.join(file), b"never read").unwrap();
     }
     let demo = include_str!("../../../deploy/demo/run.yaml");
-    let (demo, _evaluation) = demo.split_once("\n  evaluation:").unwrap();
     let document = demo
         .replace("name: clipart", &format!("name: {name}"))
         .replace("./clade-data", "./store")
         .replace("data/clipart/train/*.tar", "'*.tar'")
+        .replace("data/clipart/eval/classes", "encoder")
+        .replace("data/clipart/eval/retrieval", "encoder")
         .replace("assets/all-minilm-l6-v2", "encoder")
         .replace("assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz", "vocabulary");
     v1::ApplyRunRequest { document, base_dir: folder.display().to_string(), queue: false }

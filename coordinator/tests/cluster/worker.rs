@@ -125,19 +125,39 @@ impl Worker {
                 }
             }
             Order::StopRank(_) => self.stops += 1,
-            _ => (),
+            Order::Welcome(_)
+            | Order::Refused(_) | Order::Superseded(_)
+            | Order::ShareRendezvous(_)
+            | Order::Acknowledge(_) => (),
         }
     }
 
-    /// Says that a work's rank is done; gives the sequence number to be acknowledged.
-    pub(crate) async fn finish(&mut self, session: &Session, work: &str) -> u64 {
+    /// Says that a work's rank is done, without waiting.
+    pub(crate) async fn finish(&mut self, session: &Session, work: &str) -> SessionRequest {
         let v1::LiveRank { fence, rank, slot, .. } = self.ranks.remove(work).unwrap();
         self.sequence += 1;
         let counts = [("pairs".to_owned(), 100)].into_iter().collect();
         let outcome = Some(v1::rank_exited::Outcome::Done(v1::Done { counts }));
         let exited = Report::RankExited(v1::RankExited { fence, rank, slot, outcome });
-        session.say(report(self.sequence, exited)).await;
-        self.sequence
+        let request = report(self.sequence, exited);
+        session.say(request.clone()).await;
+        request
+    }
+
+    /// Waits until a report is acknowledged; repeats it on a new stream if the old one ends, as agents do.
+    pub(crate) async fn deliver(
+        &mut self,
+        session: &mut Session,
+        urls: &[String],
+        request: SessionRequest,
+    ) {
+        let sequence = request.sequence;
+        let is_it = |_: &Self, order: &Order| matches!(order, Order::Acknowledge(it) if it.sequence == sequence);
+        while let Err(ended) = self.obey(session, is_it).await {
+            eprintln!("the stream ended and the worker attaches again: {}", ended.message());
+            *session = self.attach(urls).await;
+            session.say(request.clone()).await;
+        }
     }
 }
 

@@ -89,14 +89,13 @@ impl Trouble {
 /// An error with all its causes: the transport's own words say only "transport error".
 fn told(error: &Error) -> String {
     let mut reason = error.to_string();
-    let mut cause = match error {
-        Error::GRpcStatus(status) => {
-            status.message().clone_into(&mut reason);
-            status.source()
-        }
-        Error::TransportError(error) => error.source(),
-        _ => None,
-    };
+    let mut cause = error.source();
+    if let Error::GRpcStatus(status) = error {
+        status.message().clone_into(&mut reason);
+        cause = status.source();
+    } else if let Error::TransportError(error) = error {
+        cause = error.source();
+    }
     while let Some(next) = cause {
         let text = next.to_string();
         if !reason.contains(&text) {

@@ -22,7 +22,7 @@ async fn a_leader_that_vanishes_is_followed_within_ten_seconds_and_one_that_resi
     drop(first);
     let second = second.campaign().await.unwrap();
     let took = vanished.elapsed();
-    println!("a vanished leader's lead was taken over after {took:?}");
+    eprintln!("a vanished leader's lead was taken over after {took:?}");
     assert!(took > Duration::from_secs(3), "it led while the first one's lease lasted: {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
 
@@ -30,7 +30,7 @@ async fn a_leader_that_vanishes_is_followed_within_ten_seconds_and_one_that_resi
     let resigned = Instant::now();
     let (third, ()) = tokio::join!(third.campaign(), second.resign());
     let took = resigned.elapsed();
-    println!("a resigned leader's lead was taken over after {took:?}");
+    eprintln!("a resigned leader's lead was taken over after {took:?}");
     assert_eq!(third.unwrap().term(), Term(3));
     assert!(took < Duration::from_secs(3), "{took:?}");
     following.abort();
@@ -47,6 +47,9 @@ async fn a_deposed_leader_writes_nothing_even_if_it_believes_that_it_leads() {
     let mut old = lead(&options).await;
     old.save(&[put("run/a", "old")]).await.unwrap();
     etcd.ctl(&["del", "/clade/a/leader"]);
+    // Nobody else leads yet, and still it may not.
+    let error = old.save(&[put("run/a", "orphan")]).await.unwrap_err();
+    assert!(matches!(error, LeadError::Deposed { term: Term(1), .. }), "{error}");
     let mut new = lead(&options).await;
     assert_eq!(new.term(), Term(2));
     assert!(old.is_held(), "this test means nothing if it knows already");
@@ -81,7 +84,7 @@ async fn a_leader_that_is_cut_off_stops_before_another_leads() {
     let mut new = lead(&in_etcd(etcd.urls(), "/clade/a")).await;
     let led = cut.elapsed();
     let stopped = watching.await.unwrap();
-    println!("cut off: the old leader stopped after {stopped:?}, the new one leads after {led:?}");
+    eprintln!("cut off: the old leader stopped after {stopped:?}, the new one leads after {led:?}");
     assert!(stopped < led);
     assert!(led < Duration::from_secs(10), "{led:?}");
     saving.await.unwrap();

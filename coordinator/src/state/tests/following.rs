@@ -4,9 +4,9 @@ use super::*;
 /// The next change that is not about who leads.
 async fn next(follow: &mut Box<dyn Follow>) -> Change {
     loop {
-        match follow.next().await {
-            Change::Leader(_) => (),
-            change => return change,
+        let change = follow.next().await;
+        if !matches!(change, Change::Leader(_)) {
+            return change;
         }
     }
 }

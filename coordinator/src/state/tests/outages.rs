@@ -43,7 +43,7 @@ async fn a_transaction_whose_outcome_was_lost_takes_effect_exactly_once() {
         }
     }
     assert_eq!(lead.load().await.unwrap(), expected);
-    println!("{applied_unheard} of {ROUNDS} transactions took effect unheard");
+    eprintln!("{applied_unheard} of {ROUNDS} transactions took effect unheard");
     assert!(applied_unheard > 0, "no answer was lost, so this showed nothing");
     assert!(applied_unheard < ROUNDS, "no request was lost, so this showed little");
     let said = etcd.ctl(&["get", "/clade/a/rows/once/", "--prefix", "-w", "json"]);
@@ -55,12 +55,13 @@ async fn a_transaction_whose_outcome_was_lost_takes_effect_exactly_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds() {
+async fn one_member_of_three_that_stalls_or_dies_costs_few_seconds_and_no_row() {
     if !etcd_server::is_here() {
         return;
     }
     let mut etcd = Etcd::start(3);
-    let mut lead = lead(&in_etcd(etcd.urls(), "/clade/a")).await;
+    let options = in_etcd(etcd.urls(), "/clade/a");
+    let mut lead = lead(&options).await;
     for (what, leads, stalls) in [
         ("the leading member stalls for 8 s", true, 8),
         ("a following member stalls for 3 s", false, 3),
@@ -74,7 +75,7 @@ async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds()
             etcd.kill(member);
         }
         let (began, mut slowest) = (Instant::now(), Duration::ZERO);
-        let mut saves = 0;
+        let mut saves = 0_u32;
         while began.elapsed() < Duration::from_secs(stalls.max(4)) {
             let asked = Instant::now();
             lead.save(&[put("run/a", format!("{saves}"))]).await.unwrap();
@@ -82,10 +83,18 @@ async fn one_member_of_three_that_stalls_or_dies_costs_no_lead_and_few_seconds()
             saves += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        println!("{what}: {saves} saves, the slowest took {slowest:?}");
+        eprintln!("{what}: {saves} saves, the slowest took {slowest:?}");
         if stalls > 0 {
             etcd.signal(member, Signal::SIGCONT);
             etcd.wait_until_healthy();
+        }
+        // Etcd before 3.4.28 revokes every lease when a stalled leader wakes: then somebody leads anew.
+        if let Err(error) = lead.save(&[put("run/b", what)]).await {
+            eprintln!("{what}: afterwards {error}");
+            assert!(leads && stalls > 0, "{error}");
+            lead = super::lead(&options).await;
+            let last = (saves - 1).to_string();
+            assert_eq!(lead.load().await.unwrap()["run/a"], last.as_bytes());
         }
         assert!(slowest < Duration::from_secs(5), "{what}: {slowest:?}");
     }
@@ -99,31 +108,24 @@ async fn an_etcd_that_is_full_is_waited_for_and_the_lead_is_kept() {
     }
     let etcd = Etcd::start_with(1, None, &["--quota-backend-bytes=6000000"]);
     let mut lead = lead(&in_etcd(etcd.urls(), "/clade/a")).await;
-    let large = vec![b'v'; 1_000_000];
-    let mut stuck = None;
-    for nth in 0..20 {
-        let large = [put("run/a", &large), put("run/n", format!("{nth}"))];
-        let saving = tokio::time::timeout(Duration::from_secs(7), lead.save(&large));
-        match saving.await {
-            Ok(saved) => saved.unwrap(),
-            Err(_) => {
-                stuck = Some(nth);
-                break;
-            }
-        }
-    }
-    let stuck = stuck.expect("6 MB of quota cannot take 20 MB");
-    assert!(lead.is_held(), "a full etcd still renews leases");
-    let after = [put("run/b", "after")];
-    let (saved, ()) = tokio::join!(lead.save(&after), async {
-        let said = etcd.ctl(&["get", "/clade/a/marker", "-w", "json"]);
+    lead.save(&[put("run/a", "before")]).await.unwrap();
+    let junk = "x".repeat(100_000);
+    let full = (0..1000).find(|_| etcd.try_ctl(&["put", "/junk", &junk]).is_err());
+    assert!(full.is_some(), "6 MB of quota cannot take 100 MB");
+
+    let writes = [put("run/a", "while it was full")];
+    {
+        // Dropping a save half way would lose the lead.
+        let mut saving = std::pin::pin!(lead.save(&writes));
+        let early = tokio::time::timeout(Duration::from_secs(8), saving.as_mut()).await;
+        assert!(early.is_err(), "{early:?} while etcd was full");
+        let said = etcd.ctl(&["get", "/junk", "--keys-only", "-w", "json"]);
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
         etcd.ctl(&["compact", "--physical", &said["header"]["revision"].to_string()]);
         etcd.ctl(&["defrag"]);
         etcd.ctl(&["alarm", "disarm"]);
-    });
-    saved.unwrap();
-    let found = lead.load().await.unwrap();
-    assert_eq!(found["run/b"], b"after");
-    assert_eq!(found["run/n"], format!("{}", stuck - 1).into_bytes());
+        saving.await.unwrap();
+    }
+    assert!(lead.is_held());
+    assert_eq!(lead.load().await.unwrap(), rows([("run/a", "while it was full")]));
 }

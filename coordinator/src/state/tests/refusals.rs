@@ -33,7 +33,7 @@ impl Authority {
 async fn refusal(options: &Options) -> String {
     let asked = Instant::now();
     let error = open(options).await.err().expect("it must be refused").to_string();
-    println!("refused after {:?}: {error}", asked.elapsed());
+    eprintln!("refused after {:?}: {error}", asked.elapsed());
     assert!(asked.elapsed().as_secs() < 5);
     error
 }
