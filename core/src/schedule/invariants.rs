@@ -14,7 +14,6 @@ mod refusals_change_nothing;
 mod seats_are_freed_by_word;
 mod starts_only_after_its_needs;
 mod whole_gangs;
-#[cfg(test)]
 mod whole;
 
 use std::collections::BTreeSet;
@@ -22,8 +21,7 @@ use std::collections::BTreeSet;
 use super::{Effects, Event, Gang, State, Work};
 use crate::ids::{Fence, RunName, Seat, WorkId, WorkerId};
 
-#[cfg(test)]
-pub(crate) use whole::whole;
+pub use whole::whole;
 
 /// A broken invariant: its name, from a closed set, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -319,6 +319,55 @@ impl Object {
     }
 }
 
+impl RunPhase {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Stopping { .. } => "stopping",
+            Self::Finished => "finished",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl StopFor {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Failure { .. } => "failure",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+impl Stop {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RankGone => "rank_gone",
+            Self::RunStopping => "run_stopping",
+            Self::Preempted { .. } => "preempted",
+            Self::Drained { .. } => "drained",
+            Self::DeviceWithdrawn { .. } => "device_withdrawn",
+            Self::Hung { .. } => "hung",
+        }
+    }
+}
+
+impl Trust {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Retest => "retest",
+        }
+    }
+}
+
 impl Node {
     /// Whether it may be given anything at all.
     pub const fn is_open(&self) -> bool {
