@@ -116,7 +116,14 @@ impl Stepper<'_> {
         let verdict = verdict.clone();
         // An incarnation's own checkpoints only grow; an equal or older one is already recorded.
         let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
-        let is_news = |it: &CheckpointRef| own.is_none_or(|own| own.step < it.step);
+        let model = fence.work.model();
+        let due = self.state.runs.get(&fence.run).zip(model).map(|(run, model)| run.due(model));
+        let is_news = |it: &CheckpointRef| {
+            it.incarnation == fence.incarnation
+                && Some(it.model) == model
+                && due.is_some_and(|due| it.step <= due)
+                && own.is_none_or(|own| own.step < it.step)
+        };
         if let Some(newest) = newest.filter(is_news) {
             self.record(fence, newest);
         }
@@ -192,7 +199,7 @@ fn given_up(work: &Work, gang: &GangSpec, failure: &Failure) -> Option<Failure> 
 }
 
 /// How gangs of `work` are kept; jobs are kept as experts are.
-fn gang_spec(run: &Run, work: WorkId) -> &GangSpec {
+pub(super) fn gang_spec(run: &Run, work: WorkId) -> &GangSpec {
     work.model().map_or(&run.head.spec.spec.gangs.expert, |model| run.head.spec.gang(model))
 }
 

@@ -83,6 +83,7 @@ impl fmt::Display for Wait {
 
 /// Says why `work` is not running; nothing if it is, or is done, or has failed itself.
 pub fn why_waiting(state: &State, name: &RunName, work: WorkId, now: Millis) -> Option<Wait> {
+    let now = now.max(state.clock);
     let run = state.runs.get(name)?;
     let found = run.works.get(&work)?;
     match &found.phase {

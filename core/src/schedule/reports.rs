@@ -91,6 +91,10 @@ impl Stepper<'_> {
         checkpoint: CheckpointRef,
     ) -> Result<(), Refusal> {
         let work = self.current(fence)?;
+        if checkpoint.incarnation != fence.incarnation || Some(checkpoint.model) != fence.work.model()
+        {
+            return Err(Refusal::UnknownWork);
+        }
         // An acknowledgement was lost and the worker says it again; what is older may have left
         // the kept history since. Within one incarnation steps only grow.
         let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
@@ -98,10 +102,6 @@ impl Stepper<'_> {
             return Ok(());
         }
         self.check_speaker(worker, fence, 0)?;
-        if checkpoint.incarnation != fence.incarnation || Some(checkpoint.model) != fence.work.model()
-        {
-            return Err(Refusal::UnknownWork);
-        }
         let due = self.state.runs.get(&fence.run).map(|run| run.due(checkpoint.model));
         if let Some(due) = due.filter(|due| *due < checkpoint.step) {
             return Err(Refusal::BeyondDue { due });

@@ -25,8 +25,13 @@ pub struct State {
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Nodes of which something must be remembered.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// The latest time that any event brought; time never runs backwards here.
+    /// The time decisions are taken at. It never runs backwards: after a leap ahead that is taken
+    /// back it goes on from where it was, as fast as the leader's own clock.
     pub(super) clock: Millis,
+    /// What the leader's clock said last.
+    pub(super) heard: Millis,
+    /// Ends of rests and quarantines may have been written by a clock that was far ahead.
+    pub(super) doubts_ends: bool,
     pub(super) seen: BTreeMap<(RunName, WorkId), Seen>,
     /// Seats were freed, or works became ready, since placement last looked at everything.
     pub(super) unsettled: bool,

@@ -58,6 +58,11 @@ impl Stepper<'_> {
         }
     }
 
+    /// No quarantine that begins now ends later.
+    pub(super) fn longest_quarantine(&self) -> Millis {
+        Millis(self.now.0 + self.limits.quarantine.0 * u64::from(LONGEST))
+    }
+
     pub(super) fn end_quarantines(&mut self) {
         while let Some((until, node)) = self.state.index.quarantines.first().cloned() {
             if until > self.now {

@@ -163,6 +163,7 @@ impl Stepper<'_> {
         let seated = self.state.index.seated(id);
         let seated: Vec<(u32, RunName, WorkId)> =
             seated.map(|(slot, run, work)| (slot, run.clone(), work)).collect();
+        let mut is_blamed = false;
         for (slot, run, work) in seated {
             if !self.has_room() {
                 return false;
@@ -174,8 +175,10 @@ impl Stepper<'_> {
             let gang = self.state.work(&run, work).and_then(super::Work::gang);
             let rank = gang.and_then(|gang| gang.alive().find(|(_, it)| **it == seat));
             if let Some(rank) = rank.map(|(rank, _)| rank) {
-                let node = self.state.node_of(id).cloned();
-                if let Some(node) = node {
+                // One machine was lost once, however many ranks it had.
+                if let Some(node) = self.state.node_of(id).cloned()
+                    && !std::mem::replace(&mut is_blamed, true)
+                {
                     self.blame(&node, &fence, &failure);
                 }
                 self.gone(&fence, rank, Outcome::Failed(failure.clone()));

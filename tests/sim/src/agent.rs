@@ -156,7 +156,7 @@ impl World {
             Down::Welcome => self.welcomed(agent, stream),
             Down::Supersede => self.superseded(agent),
             Down::Start(start) => self.start_rank(agent, *start),
-            Down::Stop { seat: _, fence, rank, save } => self.stop_rank(agent, fence, rank, save),
+            Down::Stop { fence, rank, save } => self.stop_rank(agent, fence, rank, save),
             Down::Share { fence, address } => self.share(agent, &fence, &address),
             Down::Acknowledge(sequence) => {
                 self.agents[agent].outbox.remove(&sequence);

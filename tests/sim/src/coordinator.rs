@@ -80,6 +80,8 @@ impl World {
     pub(crate) fn leader_wakes(&mut self, term: Term) {
         let Some(leader) = self.leaders.get_mut(&term) else { return };
         leader.is_still = false;
+        // As if its clock had leapt: time passed that it did not live through.
+        leader.told.leapt();
         let (held, post) = (std::mem::take(&mut leader.held), std::mem::take(&mut leader.post));
         self.trace(|_| format!("term {term} wakes, {} actions held", held.len()));
         for action in held {
@@ -183,8 +185,10 @@ impl World {
         let is_telling = event != Event::Tick;
         let shown = (self.is_verbose() && is_telling).then(|| format!("{event:?}"));
         let Some(leader) = self.leaders.get_mut(&term) else { return false };
-        leader.told.hears(&event, &leader.state);
         let effects = step(&mut leader.state, self.setting.limits, time, event.clone());
+        if effects.refusal.is_none() {
+            leader.told.hears(&event);
+        }
         for violation in invariants::violations(&about, &effects, &leader.state) {
             let what = format!("{}: {} (after {event:?})", violation.invariant, violation.seen);
             self.broke(what);
@@ -275,8 +279,7 @@ impl World {
                 self.order(term, &worker, Down::Start(Box::new(start)));
             }
             Action::StopRank { seat, fence, rank, save } => {
-                let worker = seat.worker.clone();
-                self.order(term, &worker, Down::Stop { seat, fence, rank, save });
+                self.order(term, &seat.worker, Down::Stop { fence, rank, save });
             }
             Action::ShareRendezvous { worker, fence, address } => {
                 self.order(term, &worker, Down::Share { fence, address });

@@ -68,7 +68,7 @@ fn read<T: DeserializeOwned>(key: &str, value: &str) -> T {
 }
 
 /// The key of an object, and its text unless it is gone.
-pub fn row(state: &State, object: &Object) -> (String, Option<String>) {
+fn row(state: &State, object: &Object) -> (String, Option<String>) {
     let text = "state is plain data with text keys";
     match object {
         Object::Run(run) => {

@@ -264,8 +264,11 @@ impl World {
         let Some(leader) = self.leader() else { return false };
         let kept = leader.state.runs.iter().flat_map(|(name, run)| {
             let many = run.works.values().filter(|work| work.committed.len() > 1);
+            // The last one of all has nothing to fall back to for those who read it.
             many.filter(|work| work.phase != Phase::Done)
-                .filter_map(move |work| Some((name.clone(), work.committed.last()?.clone())))
+                .filter_map(|work| work.committed.last())
+                .filter(|at| at.step < run.due(at.model))
+                .map(move |at| (name.clone(), at.clone()))
         });
         let kept: Vec<_> = kept.collect();
         if kept.is_empty() {

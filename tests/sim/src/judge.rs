@@ -12,7 +12,7 @@ use clade_core::ids::{
     CheckpointRef, Fence, Incarnation, ModelId, NodeName, RunName, Seat, Term, WorkId, WorkerId,
 };
 use clade_core::job::Outcome;
-use clade_core::schedule::{Action, Effects, Event, State};
+use clade_core::schedule::{Action, Effects, Event};
 
 use crate::world::World;
 
@@ -47,14 +47,12 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// Takes note of what an event says, before it is applied.
-    pub(crate) fn hears(&mut self, event: &Event, state: &State) {
+    /// Takes note of what an event says, if it was not refused.
+    pub(crate) fn hears(&mut self, event: &Event) {
         match event {
             Event::Tick => self.ticks += 1,
-            Event::WorkerAttached { worker, ranks, offer, .. } => {
-                if state.workers.get(worker).is_none_or(|it| it.offer == *offer) {
-                    self.streams.insert(worker.clone(), None);
-                }
+            Event::WorkerAttached { worker, ranks, .. } => {
+                self.streams.insert(worker.clone(), None);
                 for rank in ranks {
                     self.steps.entry(rank.fence.clone()).or_default().0 = self.ticks;
                 }

@@ -1,7 +1,7 @@
 //! Streams between agents and coordinators: in order within one, in any order between two; late, cut
 //! one way or both, broken with what was under way lost or not.
 
-use clade_core::ids::{CheckpointRef, Fence, Seat, Term, WorkerId};
+use clade_core::ids::{CheckpointRef, Fence, Term, WorkerId};
 use clade_core::schedule::{Event, Start};
 
 use crate::world::{Happening, World};
@@ -36,7 +36,7 @@ pub(crate) enum Up {
 pub(crate) enum Down {
     Welcome,
     Start(Box<Start>),
-    Stop { seat: Seat, fence: Fence, rank: u32, save: bool },
+    Stop { fence: Fence, rank: u32, save: bool },
     Share { fence: Fence, address: String },
     Acknowledge(u64),
     Supersede,

@@ -36,8 +36,6 @@ pub(crate) struct Training {
     is_finishing: bool,
     pub(crate) is_hung: bool,
     is_putting: bool,
-    /// The next checkpoint is written but nobody lives to say so.
-    pub(crate) fails_as: Option<Failure>,
 }
 
 impl World {
@@ -89,7 +87,9 @@ impl World {
         if is_complete && !std::mem::replace(&mut training.is_turning, true) {
             self.at(self.now + 100, Happening::Turn(fence.clone()));
         }
-        if !agrees && self.judge.is_whole(&fence) {
+        // One rank may have read what was damaged before the next did.
+        let was_damaged = self.judge.is_damaged(&fence.run, model);
+        if !agrees && !was_damaged && self.judge.is_whole(&fence) {
             self.broke(format!("G1: the ranks of {fence} do not start from the same checkpoint"));
         }
         if rank == 0 {
@@ -160,6 +160,7 @@ impl World {
         let (step, is_last) = (training.step, training.step == training.due);
         let is_due = is_last || training.is_saving || step >= training.written + CHECKPOINT_EVERY;
         training.is_putting = is_due;
+        let parent = training.parent.clone();
         let members: Vec<(u32, Process)> =
             training.members.iter().map(|(rank, it)| (*rank, it.clone())).collect();
         self.judge.stepped(fence, self.now);
@@ -172,27 +173,24 @@ impl World {
         }
         if is_due {
             let at = self.now + 20 + self.random.below(300);
-            self.at(at, Happening::Put { fence: fence.clone(), step, tries: 0 });
+            self.at(at, Happening::Put { fence: fence.clone(), step, parent, tries: 0 });
         }
     }
 
     /// A checkpoint's manifest gets to the object store, or does not.
-    pub(crate) fn put(&mut self, fence: &Fence, step: u64, tries: u32) {
+    pub(crate) fn put(&mut self, fence: &Fence, step: u64, parent: Option<CheckpointRef>, tries: u32) {
         let Some(model) = fence.work.model() else { return };
-        let Some(training) = self.gangs.get(fence) else { return };
-        let writer = training.members.get(&0).cloned();
+        let writer = self.gangs.get(fence).and_then(|it| it.members.get(&0)).cloned();
         if self.bucket.fails_until > self.now {
-            let Some(_) = writer else { return };
-            if tries < 3 {
+            if writer.is_some() && tries < 3 {
                 let at = self.now + 300;
-                self.at(at, Happening::Put { fence: fence.clone(), step, tries: tries + 1 });
-            } else {
+                self.at(at, Happening::Put { fence: fence.clone(), step, parent, tries: tries + 1 });
+            } else if writer.is_some() {
                 let message = "503 slow down".to_owned();
                 self.rank_ends(fence, 0, Outcome::Failed(Failure::Storage { message }));
             }
             return;
         }
-        let parent = training.parent.clone();
         if writer.is_none() {
             // The request was under way when its process died.
             if self.random.below(2) == 0 {
@@ -246,8 +244,7 @@ impl World {
         let Some(process) = training.members.remove(&rank) else { return };
         let is_torn = !training.is_finishing && matches!(outcome, Outcome::Failed(_) | Outcome::Stopped);
         let left: Vec<u32> = training.members.keys().copied().collect();
-        // Its last request may still be under way.
-        let is_over = left.is_empty() && !training.is_putting;
+        let is_over = left.is_empty();
         self.machines[process.machine].locks.remove(&process.slot);
         self.judge.ended(fence, rank, &outcome);
         self.trace(|_| format!("{fence} rank {rank} ends: {outcome:?}"));
@@ -282,7 +279,6 @@ impl Training {
             is_finishing: false,
             is_hung: false,
             is_putting: false,
-            fails_as: None,
         }
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use clade_core::ids::{Fence, Term};
+use clade_core::ids::{CheckpointRef, Fence, Term};
 use clade_core::job::Outcome as Exit;
 use clade_core::order::Random;
 use clade_core::schedule::RunPhase;
 
 use crate::agent::Agent;
 use crate::bucket::Bucket;
-use crate::coordinator::{Leader, Mail, Mishap};
+use crate::coordinator::{Leader, Mishap};
 use crate::coverage::Coverage;
 use crate::database::Database;
 use crate::judge::Judge;
@@ -19,7 +19,7 @@ use crate::setting::{Kind, Setting};
 use crate::training::Training;
 
 /// Time within which everything must be done once faults have stopped.
-const HEALING: u64 = 1_200_000;
+const HEALING: u64 = 400_000;
 
 /// Everything there is.
 pub struct World {
@@ -68,10 +68,9 @@ pub(crate) enum Happening {
     AgentReturns(usize),
     Listens(Fence),
     Turn(Fence),
-    Put { fence: Fence, step: u64, tries: u32 },
+    Put { fence: Fence, step: u64, parent: Option<CheckpointRef>, tries: u32 },
     RankEnds { fence: Fence, rank: u32, outcome: Exit },
     Inspect { term: Term, fence: Fence },
-    Mail { term: Term, mail: Mail },
     Fault,
     FaultsStop,
     Apply { run: usize },
@@ -243,10 +242,9 @@ impl World {
             }
             Happening::Listens(fence) => self.listens(&fence),
             Happening::Turn(fence) => self.turn(&fence),
-            Happening::Put { fence, step, tries } => self.put(&fence, step, tries),
+            Happening::Put { fence, step, parent, tries } => self.put(&fence, step, parent, tries),
             Happening::RankEnds { fence, rank, outcome } => self.rank_ends(&fence, rank, outcome),
             Happening::Inspect { term, fence } => self.inspects(term, fence),
-            Happening::Mail { term, mail } => self.mail(term, mail),
             Happening::Fault => self.fault(),
             Happening::FaultsStop => self.faults_stop(),
             Happening::Apply { run } => self.apply(run),
@@ -277,6 +275,17 @@ impl World {
             open.map(move |(id, it)| format!("{name}/{id}: {:?}", it.phase))
         });
         let phases = leader.state.runs.values().map(|run| format!("{:?}", run.head.phase));
-        phases.chain(open.take(8)).collect::<Vec<_>>().join("; ")
+        let gangs = self.gangs.iter().map(|(fence, it)| {
+            let ranks: Vec<String> = it
+                .members
+                .iter()
+                .map(|(rank, at)| {
+                    let agent = &self.agents[at.agent];
+                    format!("{rank} of {} at {} {:?}", it.ranks, agent.id, agent.life)
+                })
+                .collect();
+            format!("{fence} lives: {ranks:?}")
+        });
+        phases.chain(open.take(8)).chain(gangs).collect::<Vec<_>>().join("; ")
     }
 }

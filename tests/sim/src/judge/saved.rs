@@ -19,7 +19,8 @@ impl World {
             let fence = Fence { run: name.clone(), work: *id, incarnation: then.incarnation };
             broken.extend(self.judge_stop(leader, event, effects, &fence, then, now));
             broken.extend(self.judge_freed(event, &fence, then, now));
-            broken.extend(self.judge_try(leader, run, *id, then, now));
+            let was_active = !effects.before.phases.contains_key(name);
+            broken.extend(self.judge_try(leader, run, *id, then, now, was_active));
             broken.extend(self.judge_seats(leader, run, *id, then, now));
             broken.extend(self.judge_inspection(event, &fence, then, now));
             broken.extend(self.judge_record(&fence, then, now));
@@ -197,6 +198,7 @@ impl World {
         id: WorkId,
         then: &Work,
         now: &Work,
+        was_active: bool,
     ) -> Option<String> {
         let (name, gang) = (run.name(), gang_of(run, id));
         let key = (name.clone(), id);
@@ -210,7 +212,8 @@ impl World {
                 return Some(format!("{name}/{id} rested {rested} ms instead of {rest}"));
             }
         }
-        if now.restarts == then.restarts {
+        // A run that was taken up again has begun to count anew.
+        if now.restarts == then.restarts || !was_active {
             return None;
         }
         let failure = now.last_failure.as_ref()?;
