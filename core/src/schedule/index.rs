@@ -62,6 +62,7 @@ pub(super) struct Facts {
     pub(super) open: BTreeMap<Stage, u32>,
     pub(super) undone: u32,
     pub(super) running: BTreeSet<WorkId>,
+    pub(super) stopping: BTreeSet<WorkId>,
     pub(super) under_way: u32,
     pub(super) resting: u32,
     pub(super) failed: BTreeSet<WorkId>,
@@ -228,6 +229,11 @@ impl Index {
             })
         });
         self.pools.set(id, place)
+    }
+
+    /// Usable slots of all known workers, by kind of device.
+    pub(super) fn capacities(&self) -> impl Iterator<Item = (String, u32)> {
+        self.capacity.iter().map(|(kind, &seats)| (kind.clone(), seats))
     }
 
     /// Usable seats of all known workers that meet `requires`, of the kind that has most of them.
@@ -421,7 +427,11 @@ impl Facts {
                 tally(&mut self.under_way);
                 note(&mut self.running);
             }
-            Phase::Stopping { .. } | Phase::Inspecting { .. } => tally(&mut self.under_way),
+            Phase::Stopping { .. } => {
+                tally(&mut self.under_way);
+                note(&mut self.stopping);
+            }
+            Phase::Inspecting { .. } => tally(&mut self.under_way),
             Phase::Backoff { .. } => tally(&mut self.resting),
             Phase::Failed { .. } => note(&mut self.failed),
             Phase::Waiting | Phase::Done => (),

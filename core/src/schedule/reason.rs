@@ -120,18 +120,14 @@ pub fn why_waiting(state: &State, name: &RunName, work: WorkId, now: Millis) -> 
     if needed > capacity {
         return Some(Wait::TooWide { needed, capacity, requires: requires.clone() });
     }
-    let ahead = state.index.models.iter().find(|ahead| {
-        let other = state.runs.get(&ahead.run);
-        other.is_some_and(|other| {
-            let ranks = other.ranks(ahead.work);
-            ranks <= state.index.capacity(&state.workers, other.requires(ahead.work))
-        })
+    // Whoever seats are kept for goes first, as long as it waits.
+    let asked = work;
+    let ahead = state.kept.iter().find(|(kind, (run, work))| {
+        let waits = state.work(run, *work).is_some_and(|it| it.phase == Phase::Waiting);
+        requires.accepts_kind(kind) && waits && (run, work) != (name, &asked)
     });
-    if let Some(ahead) = ahead
-        && work.model().is_some()
-        && (&ahead.run, ahead.work) != (name, work)
-    {
-        return Some(Wait::Behind { run: ahead.run.clone(), work: ahead.work });
+    if let Some((_, (run, work))) = ahead {
+        return Some(Wait::Behind { run: run.clone(), work: *work });
     }
     let free = state.index.pools.free_of(&|kind| requires.accepts_kind(kind));
     let closed = state.nodes.values().filter(|node| !node.is_open()).count();

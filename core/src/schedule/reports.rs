@@ -98,10 +98,14 @@ impl Stepper<'_> {
         // An acknowledgement was lost and the worker says it again; what is older may have left
         // the kept history since. Within one incarnation steps only grow.
         let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
-        if own.is_some_and(|own| own.step >= checkpoint.step) {
-            return Ok(());
+        let is_known = own.is_some_and(|own| own.step >= checkpoint.step);
+        match self.check_speaker(worker, fence, 0) {
+            Ok(()) if is_known => return Ok(()),
+            // Said again by the last rank's agent after its gang had ended.
+            Err(Refusal::NotSeated) if is_known => return Ok(()),
+            Ok(()) => (),
+            Err(why) => return Err(why),
         }
-        self.check_speaker(worker, fence, 0)?;
         let due = self.state.runs.get(&fence.run).map(|run| run.due(checkpoint.model));
         if let Some(due) = due.filter(|due| *due < checkpoint.step) {
             return Err(Refusal::BeyondDue { due });

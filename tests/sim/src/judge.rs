@@ -95,7 +95,9 @@ impl Told {
         if self.goodbyes.contains(worker) {
             return true;
         }
-        let patience = |millis: u64| (millis / 100).saturating_sub(1);
+        // Standing still for less than two seconds goes unnoticed, and a leap back may hide the rest.
+        let unnoticed = if self.leaps > 0 { 20 } else { 0 };
+        let patience = |millis: u64| (millis / 100).saturating_sub(1 + unnoticed);
         match self.streams.get(worker) {
             Some(None) => false,
             Some(Some(since)) => self.ticks - since >= patience(reattach),

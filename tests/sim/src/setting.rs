@@ -147,7 +147,7 @@ impl Setting {
         let mut runs = vec![spec(&mut random, kind, "clipart", &first)];
         if kind != Kind::Wide {
             // Calm worlds may not preempt: that restarts gangs.
-            let priority = if kind == Kind::Calm { -1 } else { pick(&mut random, &[5, 5, 0, -3]) };
+            let priority = if kind == Kind::Calm { 0 } else { pick(&mut random, &[5, 5, 0, -3]) };
             let second = Shape { experts: 2, ..shape(&mut random, priority) };
             runs.push(spec(&mut random, kind, "urgent", &second));
         }

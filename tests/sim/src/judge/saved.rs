@@ -319,7 +319,10 @@ impl World {
                 continue;
             }
             let blamed: u32 = before.blame.values().sum();
-            if before.trust == Trust::Full && blamed < 2 {
+            let lost = effects.before.workers.values().flatten();
+            let lost = lost.filter(|it| it.offer.node == *name).count().max(1);
+            let blamed = blamed + u32::try_from(lost).unwrap_or(u32::MAX);
+            if before.trust == Trust::Full && blamed < 3 {
                 return Some(format!("{name} is in quarantine after {blamed} failures"));
             }
             let nodes = state.workers.values().map(|it| &it.offer.node);
