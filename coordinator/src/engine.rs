@@ -25,8 +25,8 @@ use self::batch::{After, Batch};
 use crate::metrics::{Metrics, Outcome};
 use crate::observed::Observed;
 use crate::question::Question;
-use crate::{outside, view};
 use crate::state::{Lead, LeadError, codec};
+use crate::{outside, view};
 
 /// Orders to one worker, in order.
 #[derive(Clone)]

@@ -37,8 +37,7 @@ impl Operators {
 }
 
 fn parse_name(run: &str) -> Result<RunName, Status> {
-    run.parse()
-        .map_err(|error: ParseIdError| Status::invalid_argument(error.to_string()))
+    run.parse().map_err(|error: ParseIdError| Status::invalid_argument(error.to_string()))
 }
 
 fn failed(error: &StoreError) -> Status {

@@ -11,9 +11,18 @@ use crate::view;
 
 /// A question with the place for its answer.
 pub(crate) enum Question {
-    Status { run: Option<RunName>, reply: oneshot::Sender<v1::GetStatusResponse> },
-    Find { run: RunName, reply: oneshot::Sender<Option<(RunSpec, RunPhase)>> },
-    Workers { page: Page<String>, reply: oneshot::Sender<v1::ListWorkersResponse> },
+    Status {
+        run: Option<RunName>,
+        reply: oneshot::Sender<v1::GetStatusResponse>,
+    },
+    Find {
+        run: RunName,
+        reply: oneshot::Sender<Option<(RunSpec, RunPhase)>>,
+    },
+    Workers {
+        page: Page<String>,
+        reply: oneshot::Sender<v1::ListWorkersResponse>,
+    },
     /// None if there is no such run.
     Jobs {
         run: RunName,

@@ -33,7 +33,10 @@ pub(crate) struct Standby {
 
 impl Standby {
     /// Starts to mirror what `follow` tells, until the task is dropped.
-    pub(crate) fn start(follow: Box<dyn Follow>, metrics: Metrics) -> (Self, AbortOnDropHandle<()>) {
+    pub(crate) fn start(
+        follow: Box<dyn Follow>,
+        metrics: Metrics,
+    ) -> (Self, AbortOnDropHandle<()>) {
         let (questions, asked) = mpsc::channel(256);
         let (told, leader) = watch::channel(None);
         let task = tokio::spawn(run(follow, asked, told, metrics));

@@ -65,7 +65,8 @@ impl WorkerService for Workers {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let engine = self.roles.engine()?;
         let identity = request.extensions().get::<Identity>().cloned();
-        let identity = identity.ok_or_else(|| Status::unauthenticated("nobody asked who this is"))?;
+        let identity =
+            identity.ok_or_else(|| Status::unauthenticated("nobody asked who this is"))?;
         let mut reports = request.into_inner();
         let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         let (sender, taken) = mpsc::channel(ORDERS_IN_FLIGHT);
@@ -140,13 +141,8 @@ async fn hello(
         )));
     }
     let (refused, why) = oneshot::channel();
-    let attach = Command::Attach {
-        worker: worker.clone(),
-        stream,
-        orders: orders.clone(),
-        event,
-        refused,
-    };
+    let attach =
+        Command::Attach { worker: worker.clone(), stream, orders: orders.clone(), event, refused };
     engine.send(attach).await?;
     match why.await {
         Ok(why) => {

@@ -100,6 +100,22 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Data { .. } => "data",
+            Self::Config { .. } => "config",
+            Self::Storage { .. } => "storage",
+            Self::Crashed { .. } => "crashed",
+            Self::Launch { .. } => "launch",
+            Self::Stalled { .. } => "stalled",
+            Self::PeerLost { .. } => "peer_lost",
+            Self::WorkerLost { .. } => "worker_lost",
+            Self::WorkerLeft { .. } => "worker_left",
+            Self::NoProgress { .. } => "no_progress",
+        }
+    }
+
     /// Whether the same work may be tried again.
     pub const fn may_retry(&self) -> bool {
         match self {

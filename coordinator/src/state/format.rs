@@ -32,7 +32,8 @@ fn gather_jobs(rows: &Rows, writes: &mut Vec<Write>) {
         if key == "term" {
             old.push(key.clone());
         }
-        let Some((run, work)) = key.strip_prefix("work/").and_then(|key| key.split_once('/')) else {
+        let Some((run, work)) = key.strip_prefix("work/").and_then(|key| key.split_once('/'))
+        else {
             continue;
         };
         // What cannot be read is left: the leader then refuses it by its key.

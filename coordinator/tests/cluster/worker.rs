@@ -126,7 +126,8 @@ impl Worker {
             }
             Order::StopRank(_) => self.stops += 1,
             Order::Welcome(_)
-            | Order::Refused(_) | Order::Superseded(_)
+            | Order::Refused(_)
+            | Order::Superseded(_)
             | Order::ShareRendezvous(_)
             | Order::Acknowledge(_) => (),
         }

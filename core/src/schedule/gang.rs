@@ -50,8 +50,7 @@ impl Stepper<'_> {
     /// accident, since they share every gradient, and only if they still take steps.
     pub(super) fn saves_on_stop(&self, run: &RunName, id: WorkId) -> bool {
         let Some(work) = self.state.work(run, id) else { return false };
-        let is_hung =
-            matches!(work.phase, Phase::Stopping { cause: Stop::Hung { .. }, .. });
+        let is_hung = matches!(work.phase, Phase::Stopping { cause: Stop::Hung { .. }, .. });
         let is_torn = work
             .gang()
             .is_none_or(|gang| gang.exited.values().any(|it| matches!(it, Outcome::Failed(_))));
@@ -116,7 +115,14 @@ impl Stepper<'_> {
         let verdict = verdict.clone();
         // An incarnation's own checkpoints only grow; an equal or older one is already recorded.
         let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
-        let is_news = |it: &CheckpointRef| own.is_none_or(|own| own.step < it.step);
+        let model = fence.work.model();
+        let due = self.state.runs.get(&fence.run).zip(model).map(|(run, model)| run.due(model));
+        let is_news = |it: &CheckpointRef| {
+            it.incarnation == fence.incarnation
+                && Some(it.model) == model
+                && due.is_some_and(|due| it.step <= due)
+                && own.is_none_or(|own| own.step < it.step)
+        };
         if let Some(newest) = newest.filter(is_news) {
             self.record(fence, newest);
         }
@@ -185,14 +191,12 @@ fn given_up(work: &Work, gang: &GangSpec, failure: &Failure) -> Option<Failure> 
     if !failure.may_retry() || work.strikes > gang.restarts {
         return Some(failure.clone());
     }
-    (work.fruitless > gang.fruitless).then(|| Failure::NoProgress {
-        gangs: work.fruitless,
-        last: Box::new(failure.clone()),
-    })
+    (work.fruitless > gang.fruitless)
+        .then(|| Failure::NoProgress { gangs: work.fruitless, last: Box::new(failure.clone()) })
 }
 
 /// How gangs of `work` are kept; jobs are kept as experts are.
-fn gang_spec(run: &Run, work: WorkId) -> &GangSpec {
+pub(super) fn gang_spec(run: &Run, work: WorkId) -> &GangSpec {
     work.model().map_or(&run.head.spec.spec.gangs.expert, |model| run.head.spec.gang(model))
 }
 

@@ -62,6 +62,7 @@ pub(super) struct Facts {
     pub(super) open: BTreeMap<Stage, u32>,
     pub(super) undone: u32,
     pub(super) running: BTreeSet<WorkId>,
+    pub(super) stopping: BTreeSet<WorkId>,
     pub(super) under_way: u32,
     pub(super) resting: u32,
     pub(super) failed: BTreeSet<WorkId>,
@@ -103,9 +104,9 @@ impl Index {
 
     pub(super) fn taken(&self) -> impl Iterator<Item = (Seat, &RunName, WorkId)> {
         self.taken.iter().flat_map(|(worker, slots)| {
-            slots.iter().map(|(&slot, (run, work))| {
-                (Seat { worker: worker.clone(), slot }, run, *work)
-            })
+            slots
+                .iter()
+                .map(|(&slot, (run, work))| (Seat { worker: worker.clone(), slot }, run, *work))
         })
     }
 
@@ -114,7 +115,10 @@ impl Index {
     }
 
     /// Who sits at a worker.
-    pub(super) fn seated(&self, worker: &WorkerId) -> impl Iterator<Item = (u32, &RunName, WorkId)> {
+    pub(super) fn seated(
+        &self,
+        worker: &WorkerId,
+    ) -> impl Iterator<Item = (u32, &RunName, WorkId)> {
         let slots = self.taken.get(worker).into_iter().flatten();
         slots.map(|(&slot, (run, work))| (slot, run, *work))
     }
@@ -202,9 +206,7 @@ impl Index {
         let place = workers.get(id).filter(|it| it.lost_at.is_none()).and_then(|worker| {
             let offer = &worker.offer;
             if let Some(node) = nodes.get(&offer.node) {
-                let is_busy = || {
-                    self.workers_at(&offer.node).any(|id| self.taken.contains_key(id))
-                };
+                let is_busy = || self.workers_at(&offer.node).any(|id| self.taken.contains_key(id));
                 let is_closed = node.cordoned.is_some()
                     || match node.trust {
                         Trust::Full => false,
@@ -228,6 +230,11 @@ impl Index {
             })
         });
         self.pools.set(id, place)
+    }
+
+    /// Usable slots of all known workers, by kind of device.
+    pub(super) fn capacities(&self) -> impl Iterator<Item = (String, u32)> {
+        self.capacity.iter().map(|(kind, &seats)| (kind.clone(), seats))
     }
 
     /// Usable seats of all known workers that meet `requires`, of the kind that has most of them.
@@ -348,7 +355,12 @@ impl Index {
 
     /// Follows one work from `before` to what it is now. Returns the workers whose seats changed, and
     /// whether anything became ready.
-    pub(super) fn moved(&mut self, run: &Run, id: WorkId, before: &Work) -> (BTreeSet<WorkerId>, bool) {
+    pub(super) fn moved(
+        &mut self,
+        run: &Run,
+        id: WorkId,
+        before: &Work,
+    ) -> (BTreeSet<WorkerId>, bool) {
         let mut touched = BTreeSet::new();
         let Some(after) = run.works.get(&id) else { return (touched, false) };
         let name = run.name();
@@ -404,7 +416,11 @@ impl Facts {
     fn count(&mut self, id: WorkId, phase: &Phase, is_in: bool) {
         let tally = |count: &mut u32| if is_in { *count += 1 } else { *count -= 1 };
         let note = |set: &mut BTreeSet<WorkId>| {
-            if is_in { set.insert(id) } else { set.remove(&id) };
+            if is_in {
+                set.insert(id)
+            } else {
+                set.remove(&id)
+            };
         };
         if *phase != Phase::Done {
             tally(&mut self.undone);
@@ -421,7 +437,11 @@ impl Facts {
                 tally(&mut self.under_way);
                 note(&mut self.running);
             }
-            Phase::Stopping { .. } | Phase::Inspecting { .. } => tally(&mut self.under_way),
+            Phase::Stopping { .. } => {
+                tally(&mut self.under_way);
+                note(&mut self.stopping);
+            }
+            Phase::Inspecting { .. } => tally(&mut self.under_way),
             Phase::Backoff { .. } => tally(&mut self.resting),
             Phase::Failed { .. } => note(&mut self.failed),
             Phase::Waiting | Phase::Done => (),

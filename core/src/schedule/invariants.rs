@@ -13,17 +13,15 @@ mod one_rank_per_seat;
 mod refusals_change_nothing;
 mod seats_are_freed_by_word;
 mod starts_only_after_its_needs;
-mod whole_gangs;
-#[cfg(test)]
 mod whole;
+mod whole_gangs;
 
 use std::collections::BTreeSet;
 
 use super::{Effects, Event, Gang, State, Work};
 use crate::ids::{Fence, RunName, Seat, WorkId, WorkerId};
 
-#[cfg(test)]
-pub(crate) use whole::whole;
+pub use whole::whole;
 
 /// A broken invariant: its name, from a closed set, and what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,9 +104,11 @@ pub fn violations(about: &About, effects: &Effects, after: &State) -> Vec<Violat
 impl Change<'_> {
     /// Every work that changed: its name, what it was, what it is.
     fn works(&self) -> impl Iterator<Item = (&RunName, WorkId, &Work, &Work)> {
-        self.effects.before.works.iter().filter_map(|((run, id), then)| {
-            Some((run, *id, then, self.after.work(run, *id)?))
-        })
+        self.effects
+            .before
+            .works
+            .iter()
+            .filter_map(|((run, id), then)| Some((run, *id, then, self.after.work(run, *id)?)))
     }
 
     /// Works that were not seated before and are now.

@@ -2,38 +2,51 @@
 //!
 //! Runs of a higher priority first. Within a priority jobs go before models, since they are short and
 //! experts wait for them; models go by the time left to them, longest first, so that the last to
-//! finish started early. A gang that does not fit yet is not overtaken, except by models that will
-//! be done before its seats are free (backfill). If gangs of a lower priority hold what it needs, they
-//! are asked to save and leave.
+//! finish started early. Seats of the kinds a model waits for are kept for it: nobody after it takes
+//! them, except who will be done before they suffice, or who leaves it enough (backfill). If gangs of
+//! a lower priority hold what it needs, they are asked to save and leave.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use super::gang::gang_spec;
 use super::index::{JobQueue, ReadyModel};
 use super::pool::Wish;
 use super::step::Stepper;
 use super::{Action, Gang, Phase, Stop};
 use crate::ids::{NodeName, RunName, Seat, WorkId, WorkerId};
+use crate::spec::Requires;
 
-/// Models that are looked at after the first that does not fit.
+/// Works that are looked at after the first that does not fit.
 const DEPTH: u32 = 32;
+
+/// What a job is taken to last, in milliseconds: nobody measures them, and they are made to be short.
+const JOB: u64 = 60_000;
+
+/// What a model is taken to last that has not taken a step yet.
+const UNKNOWN: u64 = 3_600_000;
 
 /// One round of placement: how far it has come.
 #[derive(Default)]
 struct Round {
     jobs: Option<JobQueue>,
     models: Option<ReadyModel>,
-    /// The first model that waits for seats it could have.
-    head: Option<Head>,
+    /// Kinds of devices of which free seats are kept, each for the first model that waits for more.
+    kept: BTreeMap<String, Kept>,
     looked: u32,
 }
 
-struct Head {
-    /// When it will have its seats, and how many will be free then beyond its own; none if nobody can tell.
+struct Kept {
+    run: RunName,
+    work: WorkId,
+    ranks: u32,
+    /// When it will have its seats, and how many will be free then beyond its own. Asked for only
+    /// if somebody else could use a seat meanwhile.
     shadow: Option<(u64, u32)>,
 }
 
 enum Candidate {
-    Jobs(JobQueue, WorkId),
+    Job(JobQueue, WorkId),
     Model(ReadyModel),
 }
 
@@ -51,8 +64,8 @@ impl Stepper<'_> {
             }
             let Some(candidate) = self.next(&round) else { break };
             match candidate {
-                Candidate::Jobs(queue, job) => {
-                    if self.seat(&queue.run, job) {
+                Candidate::Job(queue, job) => {
+                    if self.seat(&mut round, &queue.run, job) {
                         continue;
                     }
                     if round.jobs.is_none() {
@@ -62,126 +75,167 @@ impl Stepper<'_> {
                     round.looked += 1;
                 }
                 Candidate::Model(model) => {
-                    if self.may_go(&mut round, &model) && self.seat(&model.run, model.work) {
+                    if self.seat(&mut round, &model.run, model.work) {
                         continue;
                     }
-                    self.wait_behind(&mut round, &model);
+                    self.keep_seats(&mut round, &model);
                     round.models = Some(model);
                 }
             }
-            if self.state.index.pools.free() == 0 && round.head.is_some() {
+            if self.state.index.pools.free() == 0 && !round.kept.is_empty() {
                 break;
             }
         }
+        let kept = round.kept.into_iter().map(|(kind, it)| (kind, (it.run, it.work)));
+        self.state.kept = kept.collect();
         self.state.unsettled = false;
     }
 
     /// The next work in order, after what the round has passed over.
     fn next(&self, round: &Round) -> Option<Candidate> {
         let index = &self.state.index;
-        let after = |queue: &Option<JobQueue>| queue.clone().map_or(Bound::Unbounded, Bound::Excluded);
-        let jobs = index.jobs.range((after(&round.jobs), Bound::Unbounded)).next();
-        let jobs = jobs.filter(|_| round.head.is_none());
+        let from = round.jobs.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let jobs = index.jobs.range((from, Bound::Unbounded)).next();
         let from = round.models.clone().map_or(Bound::Unbounded, Bound::Excluded);
         let model = index.models.range((from, Bound::Unbounded)).next();
         match (jobs, model) {
             (Some((queue, _)), Some(model)) if model.priority < queue.priority => {
                 Some(Candidate::Model(model.clone()))
             }
-            (Some((queue, jobs)), _) => {
-                Some(Candidate::Jobs(queue.clone(), *jobs.first()?))
-            }
+            (Some((queue, jobs)), _) => Some(Candidate::Job(queue.clone(), *jobs.first()?)),
             (None, Some(model)) => Some(Candidate::Model(model.clone())),
             (None, None) => None,
         }
     }
 
-    /// Whether a model may be seated now: nothing waits before it, or it delays nobody.
-    fn may_go(&mut self, round: &mut Round, model: &ReadyModel) -> bool {
-        let now = self.now.0;
-        let ranks = self.ranks(model);
-        let Some(head) = &mut round.head else { return true };
+    /// Keeps the free seats of every kind on which a model could be seated once others have ended.
+    fn keep_seats(&mut self, round: &mut Round, model: &ReadyModel) {
         round.looked += 1;
-        let Some((at, spare)) = &mut head.shadow else { return false };
-        let has_pace = self.state.index.run(&model.run).is_some_and(|facts| facts.pace.is_some());
-        let ends = now.saturating_add(model.left.0 / 1_000);
-        let is_short = has_pace && ends <= *at;
-        if !is_short && ranks > *spare {
+        let Some(run) = self.state.runs.get(&model.run) else { return };
+        let (ranks, requires) = (run.ranks(model.work), run.requires(model.work).clone());
+        let mut is_first = false;
+        for (kind, open) in self.open_seats(&requires) {
+            if open < ranks || round.kept.contains_key(&kind) {
+                continue;
+            }
+            is_first = true;
+            let (run, work) = (model.run.clone(), model.work);
+            round.kept.insert(kind, Kept { run, work, ranks, shadow: None });
+        }
+        if is_first {
+            self.preempt_for(&model.run, model.work);
+        }
+    }
+
+    /// Seats, free or taken, of workers with a stream on open nodes that meet `requires`, by kind.
+    fn open_seats(&self, requires: &Requires) -> BTreeMap<String, u32> {
+        let (index, workers) = (&self.state.index, &self.state.workers);
+        let is_closed = |node: &NodeName| {
+            self.state.nodes.get(node).is_some_and(|node| !super::Node::is_open(node))
+        };
+        let mut seats = BTreeMap::new();
+        if !requires.labels.is_empty() || requires.memory_gib.is_some() {
+            let good = workers.values().filter(|it| {
+                it.lost_at.is_none() && requires.accepts(&it.offer) && !is_closed(&it.offer.node)
+            });
+            for worker in good {
+                *seats.entry(worker.offer.kind.clone()).or_default() += worker.usable();
+            }
+            return seats;
+        }
+        seats.extend(index.capacities().filter(|(kind, _)| requires.accepts_kind(kind)));
+        // Few are away or closed: they are taken off what all have together.
+        let away = index.losses.iter().map(|(_, id)| id);
+        let closed = self.state.nodes.iter().filter(|(_, node)| !super::Node::is_open(node));
+        let closed = closed.flat_map(|(name, _)| index.workers_at(name));
+        let is_here = |id: &&WorkerId| workers.get(*id).is_some_and(|it| it.lost_at.is_none());
+        for worker in away.chain(closed.filter(is_here)).filter_map(|id| workers.get(id)) {
+            if let Some(seats) = seats.get_mut(&worker.offer.kind) {
+                *seats -= worker.usable();
+            }
+        }
+        seats
+    }
+
+    /// Whether a work may take seats that are kept for another: it will be done before that one could
+    /// have begun, or leaves it enough.
+    fn may_fill(&mut self, kept: &mut Kept, kind: &str, name: &RunName, id: WorkId) -> bool {
+        if kept.shadow.is_none() {
+            kept.shadow = Some(self.shadow(kept, kind));
+        }
+        let Some((at, spare)) = &mut kept.shadow else { return false };
+        if self.expected_end(name, id) <= *at {
+            return true;
+        }
+        let ranks = self.state.runs.get(name).map_or(u32::MAX, |run| run.ranks(id));
+        if ranks > *spare {
             return false;
         }
-        if !is_short {
-            *spare -= ranks;
-        }
+        *spare -= ranks;
         true
     }
 
-    fn ranks(&self, model: &ReadyModel) -> u32 {
-        self.state.runs.get(&model.run).map_or(u32::MAX, |run| run.ranks(model.work))
-    }
-
-    /// Makes a model that found no seats the head of the line, unless it waits for more machines.
-    fn wait_behind(&mut self, round: &mut Round, model: &ReadyModel) {
-        if round.head.is_some() {
-            return;
-        }
-        let Some(run) = self.state.runs.get(&model.run) else { return };
-        let ranks = run.ranks(model.work);
-        let capacity = self.state.index.capacity(&self.state.workers, run.requires(model.work));
-        if ranks > capacity {
-            round.looked += 1;
-            return;
-        }
-        self.preempt_for(&model.run, model.work);
-        let shadow = self.shadow(&model.run, model.work, ranks);
-        round.head = Some(Head { shadow });
-    }
-
-    /// When enough of the running gangs will have ended to seat `ranks`, by their pace.
-    fn shadow(&self, run: &RunName, work: WorkId, ranks: u32) -> Option<(u64, u32)> {
-        if self.state.index.pools.free() == 0 {
-            return None;
-        }
-        let requires = self.state.runs.get(run)?.requires(work);
-        let accepts = |kind: &str| requires.accepts_kind(kind);
-        let mut free = self.state.index.pools.free_of(&accepts);
+    /// When enough of what runs on `kind` will have ended to seat who waits for it.
+    fn shadow(&self, kept: &Kept, kind: &str) -> (u64, u32) {
+        let mut free = self.state.index.pools.free_of(&|it| it == kind);
         let mut ends: Vec<(u64, u32)> = Vec::new();
         for (name, run) in &self.state.runs {
             let Some(facts) = self.state.index.run(name) else { continue };
-            for id in &facts.running {
-                let Some(gang) = run.works.get(id).and_then(super::Work::gang) else { continue };
-                let here = gang.alive().filter(|(_, seat)| {
-                    let worker = self.state.workers.get(&seat.worker);
-                    worker.is_some_and(|it| accepts(&it.offer.kind))
-                });
-                let seats = u32::try_from(here.count()).unwrap_or(u32::MAX);
-                if let Some(end) = self.expected_end(name, *id).filter(|_| seats > 0) {
-                    ends.push((end, seats));
+            for &id in facts.running.iter().chain(&facts.stopping) {
+                let gang = run.works.get(&id).and_then(super::Work::gang);
+                let Some((_, seat)) = gang.and_then(|gang| gang.alive().next()) else { continue };
+                let worker = self.state.workers.get(&seat.worker);
+                if worker.is_some_and(|it| it.offer.kind == kind) {
+                    let seats = gang.map_or(0, |gang| gang.alive().count());
+                    let seats = u32::try_from(seats).unwrap_or(u32::MAX);
+                    ends.push((self.expected_end(name, id), seats));
                 }
             }
         }
         ends.sort_unstable();
         for (end, seats) in ends {
             free += seats;
-            if free >= ranks {
-                return Some((end, free - ranks));
+            if free >= kept.ranks {
+                return (end, free - kept.ranks);
             }
         }
-        None
+        (u64::MAX, 0)
     }
 
-    fn expected_end(&self, name: &RunName, id: WorkId) -> Option<u64> {
-        let run = self.state.runs.get(name)?;
-        let model = id.model()?;
-        let pace = self.state.index.run(name)?.pace?;
-        let reached = self.state.seen.get(&(name.clone(), id))?.reached();
-        let committed = run.works.get(&id)?.committed_step().0;
-        let left = run.due(model).0.saturating_sub(reached.max(committed));
-        Some(self.now.0.saturating_add(left.saturating_mul(pace) / 1_000))
+    /// When a work will be done, if it runs from now on; or gone, if it is leaving.
+    fn expected_end(&self, name: &RunName, id: WorkId) -> u64 {
+        let now = self.now.0;
+        let Some(run) = self.state.runs.get(name) else { return now };
+        let Some(work) = run.works.get(&id) else { return now };
+        if matches!(work.phase, Phase::Stopping { .. }) {
+            return now + gang_spec(run, id).grace.millis();
+        }
+        let Some(model) = id.model() else { return now + JOB };
+        let pace = self.state.index.run(name).and_then(|facts| facts.pace);
+        let Some(pace) = pace else { return now + UNKNOWN };
+        let seen = self.state.seen.get(&(name.clone(), id));
+        let reached = seen.map_or(0, super::progress::Seen::reached).max(work.committed_step().0);
+        let left = run.due(model).0.saturating_sub(reached);
+        now.saturating_add(left.saturating_mul(pace) / 1_000)
     }
 
     /// Takes seats for a whole gang and starts it, or changes nothing.
-    fn seat(&mut self, name: &RunName, id: WorkId) -> bool {
-        let Some(seats) = self.find_seats(name, id) else { return false };
+    fn seat(&mut self, round: &mut Round, name: &RunName, id: WorkId) -> bool {
+        let Some(ranks) = self.state.runs.get(name).map(|run| run.ranks(id)) else { return false };
+        if self.state.index.pools.free() < ranks {
+            return false;
+        }
+        let found = self.find_seats(name, id, &|kind| !round.kept.contains_key(kind));
+        let found = found.or_else(|| {
+            let kinds: Vec<String> = round.kept.keys().cloned().collect();
+            round.looked += u32::from(!kinds.is_empty());
+            kinds.into_iter().find_map(|kind| {
+                let seats = self.find_seats(name, id, &|it| it == kind)?;
+                let kept = round.kept.get_mut(&kind)?;
+                self.may_fill(kept, &kind, name, id).then_some(seats)
+            })
+        });
+        let Some(seats) = found else { return false };
         let gang = Gang { seats: seats.clone(), ..Gang::default() };
         self.change(name, id, |work| work.phase = Phase::Running(gang));
         for (rank, seat) in (0..).zip(seats) {
@@ -192,81 +246,106 @@ impl Stepper<'_> {
         true
     }
 
-    fn find_seats(&self, name: &RunName, id: WorkId) -> Option<Vec<Seat>> {
+    /// Seats for a whole gang on devices of one kind that `may_use` allows.
+    fn find_seats(
+        &self,
+        name: &RunName,
+        id: WorkId,
+        may_use: &dyn Fn(&str) -> bool,
+    ) -> Option<Vec<Seat>> {
         let run = self.state.runs.get(name)?;
         let work = run.works.get(&id)?;
         let (requires, ranks) = (run.requires(id), run.ranks(id));
         let pools = &self.state.index.pools;
-        if pools.free() < ranks {
-            return None;
-        }
         let nodes = &self.state.nodes;
-        let is_slow = |node: &NodeName| {
-            nodes.get(node).is_some_and(|node| node.slower_percent.is_some())
-        };
+        let is_slow =
+            |node: &NodeName| nodes.get(node).is_some_and(|node| node.slower_percent.is_some());
         let is_avoided = |node: &NodeName| work.avoid.as_ref() == Some(node) || is_slow(node);
         let will_do = |worker: &WorkerId| {
             self.state.workers.get(worker).is_some_and(|it| requires.accepts(&it.offer))
         };
         let strict = |worker: &WorkerId, node: &NodeName| will_do(worker) && !is_avoided(node);
         let lenient = |worker: &WorkerId, _: &NodeName| will_do(worker);
-        let accepts_kind = |kind: &str| requires.accepts_kind(kind);
+        let accepts_kind = |kind: &str| requires.accepts_kind(kind) && may_use(kind);
         let wish = Wish { ranks, accepts_kind: &accepts_kind, accepts: &strict, home: &work.home };
         pools.find(&wish).or_else(|| pools.find(&Wish { accepts: &lenient, ..wish }))
     }
 
-    /// Asks gangs of lower priorities to save and leave, if that makes room for `id`.
+    /// Asks gangs of lower priorities to save and leave, if that makes room for `id` on one kind of
+    /// device; on the kind where it costs the fewest seats.
     fn preempt_for(&mut self, name: &RunName, id: WorkId) {
         let Some(run) = self.state.runs.get(name) else { return };
         let priority = run.head.spec.spec.priority;
         let (requires, ranks) = (run.requires(id), run.ranks(id));
-        let is_lower = |run: &&super::Run| run.head.spec.spec.priority < priority;
-        if !self.state.runs.values().any(|run| is_lower(&run)) {
+        let is_lower = |run: &super::Run| run.head.spec.spec.priority < priority;
+        if !self.state.runs.values().any(is_lower) {
             return;
         }
         let will_do = |seat: &Seat| {
-            let worker = self.state.workers.get(&seat.worker);
-            worker.is_some_and(|it| {
-                it.lost_at.is_none()
-                    && !it.withdrawn.contains_key(&seat.slot)
-                    && requires.accepts(&it.offer)
-                    && self.state.nodes.get(&it.offer.node).is_none_or(super::Node::is_open)
-            })
+            let worker = self.state.workers.get(&seat.worker)?;
+            let is_good = worker.lost_at.is_none()
+                && !worker.withdrawn.contains_key(&seat.slot)
+                && requires.accepts(&worker.offer)
+                && self.state.nodes.get(&worker.offer.node).is_none_or(super::Node::is_open);
+            is_good.then_some(&worker.offer.kind)
         };
-        let mut coming = self.state.index.pools.free_of(&|kind| requires.accepts_kind(kind));
-        let mut victims: Vec<(i32, std::cmp::Reverse<u32>, RunName, WorkId)> = Vec::new();
+        // By kind: seats that are coming anyway, and who could be asked to leave.
+        let mut kinds: BTreeMap<&String, (u32, Vec<Victim>)> = BTreeMap::new();
         for (other, found) in &self.state.runs {
-            for (&it, work) in &found.works {
+            let Some(facts) = self.state.index.run(other) else { continue };
+            for &it in facts.running.iter().chain(&facts.stopping) {
+                let Some(work) = found.works.get(&it) else { continue };
                 let Some(gang) = work.gang() else { continue };
-                let seats = gang.alive().filter(|(_, seat)| will_do(seat)).count();
-                let seats = u32::try_from(seats).unwrap_or(u32::MAX);
+                let mut good = gang.alive().filter_map(|(_, seat)| will_do(seat));
+                let Some(kind) = good.next() else { continue };
+                let seats = u32::try_from(good.count() + 1).unwrap_or(u32::MAX);
+                let (coming, victims) = kinds.entry(kind).or_default();
                 if matches!(work.phase, Phase::Stopping { .. }) {
-                    coming += seats;
-                } else if is_lower(&found) && it.model().is_some() && seats > 0 {
+                    *coming += seats;
+                } else if is_lower(found) && it.model().is_some() {
                     let priority = found.head.spec.spec.priority;
-                    victims.push((priority, std::cmp::Reverse(seats), other.clone(), it));
+                    victims.push(Victim { priority, seats, run: other.clone(), work: it });
                 }
             }
         }
-        victims.sort();
-        let enough = victims.iter().scan(coming, |coming, (_, seats, ..)| {
-            let missing = *coming < ranks;
-            *coming += seats.0;
-            Some((missing, *coming))
-        });
-        let enough: Vec<(bool, u32)> = enough.collect();
-        if enough.last().is_none_or(|(_, all)| *all < ranks) {
-            return;
+        let mut best: Option<(u32, Vec<Victim>)> = None;
+        for (kind, (coming, mut victims)) in kinds {
+            let mut seats = coming + self.state.index.pools.free_of(&|it| it == kind);
+            if seats >= ranks {
+                // It has them as soon as others have left.
+                return;
+            }
+            // The least urgent first, and of those the widest.
+            victims.sort_by(|a, b| {
+                (a.priority, b.seats, &a.run, a.work).cmp(&(b.priority, a.seats, &b.run, b.work))
+            });
+            let missing = ranks - seats;
+            let mut asked = Vec::new();
+            for victim in victims {
+                if seats < ranks {
+                    seats += victim.seats;
+                    asked.push(victim);
+                }
+            }
+            if seats >= ranks && best.as_ref().is_none_or(|(least, _)| missing < *least) {
+                best = Some((missing, asked));
+            }
         }
-        for ((_, _, run, work), _) in
-            victims.into_iter().zip(enough).filter(|(_, (missing, _))| *missing)
-        {
+        for victim in best.into_iter().flat_map(|(_, asked)| asked) {
             if !self.has_room() {
                 self.effects.more = true;
                 return;
             }
             let cause = Stop::Preempted { by: name.clone(), work: id };
-            self.stop_gang(&run, work, cause);
+            self.stop_gang(&victim.run, victim.work, cause);
         }
     }
+}
+
+/// A gang that could be asked to leave for a more urgent one.
+struct Victim {
+    priority: i32,
+    seats: u32,
+    run: RunName,
+    work: WorkId,
 }

@@ -12,18 +12,36 @@ use crate::spec::Requires;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wait {
     /// Other works must be done first.
-    For { needs: Vec<Need> },
+    For {
+        needs: Vec<Need>,
+    },
     /// Something it needs has failed for good.
-    BlockedBy { work: WorkId },
+    BlockedBy {
+        work: WorkId,
+    },
     /// A gang that was here first is not seated yet.
-    Behind { run: RunName, work: WorkId },
+    Behind {
+        run: RunName,
+        work: WorkId,
+    },
     /// No worker is attached.
     NoWorkers,
     /// It needs more seats than all workers that would do have together.
-    TooWide { needed: u32, capacity: u32, requires: Requires },
+    TooWide {
+        needed: u32,
+        capacity: u32,
+        requires: Requires,
+    },
     /// Seats that would do are taken, or their nodes are cordoned or in quarantine.
-    Seats { needed: u32, free: u32, closed_nodes: u32 },
-    Backoff { left: Millis, after: Option<Failure> },
+    Seats {
+        needed: u32,
+        free: u32,
+        closed_nodes: u32,
+    },
+    Backoff {
+        left: Millis,
+        after: Option<Failure>,
+    },
     RunStopping,
     RunEnded,
 }
@@ -83,6 +101,7 @@ impl fmt::Display for Wait {
 
 /// Says why `work` is not running; nothing if it is, or is done, or has failed itself.
 pub fn why_waiting(state: &State, name: &RunName, work: WorkId, now: Millis) -> Option<Wait> {
+    let now = now.max(state.clock);
     let run = state.runs.get(name)?;
     let found = run.works.get(&work)?;
     match &found.phase {
@@ -119,18 +138,14 @@ pub fn why_waiting(state: &State, name: &RunName, work: WorkId, now: Millis) -> 
     if needed > capacity {
         return Some(Wait::TooWide { needed, capacity, requires: requires.clone() });
     }
-    let ahead = state.index.models.iter().find(|ahead| {
-        let other = state.runs.get(&ahead.run);
-        other.is_some_and(|other| {
-            let ranks = other.ranks(ahead.work);
-            ranks <= state.index.capacity(&state.workers, other.requires(ahead.work))
-        })
+    // Whoever seats are kept for goes first, as long as it waits.
+    let asked = work;
+    let ahead = state.kept.iter().find(|(kind, (run, work))| {
+        let waits = state.work(run, *work).is_some_and(|it| it.phase == Phase::Waiting);
+        requires.accepts_kind(kind) && waits && (run, work) != (name, &asked)
     });
-    if let Some(ahead) = ahead
-        && work.model().is_some()
-        && (&ahead.run, ahead.work) != (name, work)
-    {
-        return Some(Wait::Behind { run: ahead.run.clone(), work: ahead.work });
+    if let Some((_, (run, work))) = ahead {
+        return Some(Wait::Behind { run: run.clone(), work: *work });
     }
     let free = state.index.pools.free_of(&|kind| requires.accepts_kind(kind));
     let closed = state.nodes.values().filter(|node| !node.is_open()).count();

@@ -91,16 +91,21 @@ impl Stepper<'_> {
         checkpoint: CheckpointRef,
     ) -> Result<(), Refusal> {
         let work = self.current(fence)?;
+        if checkpoint.incarnation != fence.incarnation
+            || Some(checkpoint.model) != fence.work.model()
+        {
+            return Err(Refusal::UnknownWork);
+        }
         // An acknowledgement was lost and the worker says it again; what is older may have left
         // the kept history since. Within one incarnation steps only grow.
         let own = work.committed.iter().rfind(|it| it.incarnation == fence.incarnation);
-        if own.is_some_and(|own| own.step >= checkpoint.step) {
-            return Ok(());
-        }
-        self.check_speaker(worker, fence, 0)?;
-        if checkpoint.incarnation != fence.incarnation || Some(checkpoint.model) != fence.work.model()
-        {
-            return Err(Refusal::UnknownWork);
+        let is_known = own.is_some_and(|own| own.step >= checkpoint.step);
+        match self.check_speaker(worker, fence, 0) {
+            Ok(()) if is_known => return Ok(()),
+            // Said again by the last rank's agent after its gang had ended.
+            Err(Refusal::NotSeated) if is_known => return Ok(()),
+            Ok(()) => (),
+            Err(why) => return Err(why),
         }
         let due = self.state.runs.get(&fence.run).map(|run| run.due(checkpoint.model));
         if let Some(due) = due.filter(|due| *due < checkpoint.step) {

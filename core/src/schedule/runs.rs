@@ -104,8 +104,7 @@ impl Stepper<'_> {
         let phase = match &run.head.phase {
             RunPhase::Active if facts.undone == 0 => RunPhase::Finished,
             RunPhase::Active => {
-                let can_go_on =
-                    !is_idle || facts.resting > 0 || self.state.index.has_ready(run);
+                let can_go_on = !is_idle || facts.resting > 0 || self.state.index.has_ready(run);
                 let failed = facts.failed.first().and_then(|id| Some((id, run.works.get(id)?)));
                 let Some((&work, Work { phase: Phase::Failed { failure }, .. })) = failed else {
                     return;

@@ -25,11 +25,18 @@ pub struct State {
     pub workers: BTreeMap<WorkerId, Worker>,
     /// Nodes of which something must be remembered.
     pub nodes: BTreeMap<NodeName, Node>,
-    /// The latest time that any event brought; time never runs backwards here.
+    /// The time decisions are taken at. It never runs backwards: after a leap ahead that is taken
+    /// back it goes on from where it was, as fast as the leader's own clock.
     pub(super) clock: Millis,
+    /// What the leader's clock said last.
+    pub(super) heard: Millis,
+    /// Ends of rests and quarantines may have been written by a clock that was far ahead.
+    pub(super) doubts_ends: bool,
     pub(super) seen: BTreeMap<(RunName, WorkId), Seen>,
     /// Seats were freed, or works became ready, since placement last looked at everything.
     pub(super) unsettled: bool,
+    /// For whom free seats of a kind of device are kept, as placement last left it.
+    pub(super) kept: BTreeMap<String, (RunName, WorkId)>,
     pub(super) index: Index,
 }
 
@@ -316,6 +323,55 @@ impl Object {
             WorkId::Job(JobId { stage, part }) => {
                 Self::Jobs(run.clone(), stage, part / JOBS_PER_CHUNK)
             }
+        }
+    }
+}
+
+impl RunPhase {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Stopping { .. } => "stopping",
+            Self::Finished => "finished",
+            Self::Failed { .. } => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl StopFor {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cancel => "cancel",
+            Self::Failure { .. } => "failure",
+            Self::Resume => "resume",
+        }
+    }
+}
+
+impl Stop {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::RankGone => "rank_gone",
+            Self::RunStopping => "run_stopping",
+            Self::Preempted { .. } => "preempted",
+            Self::Drained { .. } => "drained",
+            Self::DeviceWithdrawn { .. } => "device_withdrawn",
+            Self::Hung { .. } => "hung",
+        }
+    }
+}
+
+impl Trust {
+    /// A name for metrics: one of a closed set.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Retest => "retest",
         }
     }
 }

@@ -37,13 +37,15 @@ pub const MAX_CHANGED: usize = 100;
 
 /// Applies one event at time `now`, then seats whatever can be seated.
 pub fn step(state: &mut State, limits: Limits, now: Millis, event: Event) -> Effects {
-    let slept = now.0.saturating_sub(state.clock.0) > limits.pause.0 && state.clock.0 > 0;
-    state.clock = state.clock.max(now);
+    let is_first = state.heard == Millis(0);
+    let passed = if is_first { 0 } else { now.0.saturating_sub(state.heard.0) };
+    state.clock = if is_first { state.clock.max(now) } else { Millis(state.clock.0 + passed) };
+    state.heard = now;
     let before = Before { term: state.term, ..Before::default() };
     let effects = Effects { before, ..Effects::default() };
     let mut stepper = Stepper { now: state.clock, state, limits, effects };
-    if slept {
-        stepper.slept();
+    if passed > limits.pause.0 {
+        stepper.slept(passed);
     }
     stepper.effects.refusal = stepper.apply(event).err();
     if stepper.effects.refusal.is_none() {
@@ -211,10 +213,7 @@ impl Stepper<'_> {
     }
 
     /// Every (run, work) whose phase satisfies `is_wanted`. Looks at everything: for rare events.
-    pub(super) fn works_where(
-        &self,
-        is_wanted: impl Fn(&Work) -> bool,
-    ) -> Vec<(RunName, WorkId)> {
+    pub(super) fn works_where(&self, is_wanted: impl Fn(&Work) -> bool) -> Vec<(RunName, WorkId)> {
         let runs = self.state.runs.iter();
         runs.flat_map(|(name, run)| {
             let wanted = run.works.iter().filter(|(_, work)| is_wanted(work));
@@ -229,6 +228,7 @@ impl Stepper<'_> {
             return;
         }
         self.state.term = term;
+        self.state.doubts_ends = true;
         let lost_at = Millis(self.now.0 + self.limits.takeover.0);
         let workers: Vec<WorkerId> = self.state.workers.keys().cloned().collect();
         for worker in workers {
@@ -246,16 +246,13 @@ impl Stepper<'_> {
     }
 
     /// This process itself stood still, or its clock leapt: whoever could not be heard meanwhile is
-    /// not to blame.
-    fn slept(&mut self) {
-        let until = Millis(self.now.0 + self.limits.reattach.0);
-        let away = self.state.workers.iter().filter(|(_, worker)| worker.lost_at.is_some());
-        let away: Vec<WorkerId> = away.map(|(id, _)| id.clone()).collect();
-        for worker in away {
-            let known = self.state.workers.get(&worker);
-            if known.is_some_and(|it| !it.said_goodbye && it.lost_at < Some(until)) {
-                self.hang_up(&worker, Some(until));
-            }
+    /// not to blame, and has as long left as before.
+    fn slept(&mut self, passed: u64) {
+        let away = self.state.workers.iter().filter(|(_, worker)| !worker.said_goodbye);
+        let away: Vec<(WorkerId, Millis)> =
+            away.filter_map(|(id, worker)| Some((id.clone(), worker.lost_at?))).collect();
+        for (worker, lost_at) in away {
+            self.hang_up(&worker, Some(Millis(lost_at.0 + passed)));
         }
         let watched: Vec<(RunName, WorkId)> = self.state.seen.keys().cloned().collect();
         for (run, id) in watched {
@@ -263,7 +260,42 @@ impl Stepper<'_> {
         }
     }
 
+    /// No rest and no quarantine lasts longer than the longest there is: one that does was written
+    /// under a clock that was ahead of this one.
+    fn shorten_ends(&mut self) {
+        let now = self.now;
+        for (until, run, id) in self.state.index.rests.clone() {
+            let Some(found) = self.state.runs.get(&run) else { continue };
+            let latest = Millis(now.0 + super::gang::gang_spec(found, id).backoff.to.millis());
+            if until <= latest {
+                continue;
+            }
+            if !self.has_room() {
+                self.effects.more = true;
+                return;
+            }
+            self.change(&run, id, |work| work.phase = Phase::Backoff { until: latest });
+        }
+        let latest = self.longest_quarantine();
+        for (until, node) in self.state.index.quarantines.clone() {
+            if until <= latest {
+                continue;
+            }
+            if !self.has_room() {
+                self.effects.more = true;
+                return;
+            }
+            self.change_node(&node, |node| {
+                node.trust = super::Trust::Quarantined { until: latest }
+            });
+        }
+        self.state.doubts_ends = false;
+    }
+
     fn tick(&mut self) {
+        if self.state.doubts_ends {
+            self.shorten_ends();
+        }
         while let Some((until, run, id)) = self.state.index.rests.first().cloned() {
             if until > self.now {
                 break;

@@ -9,8 +9,8 @@ use super::index::Index;
 use super::invariants::{About, violations, whole};
 use super::*;
 use crate::ids::{
-    CheckpointRef, Digest, Fence, Incarnation, ModelId, NodeName, Seat, Stage, Step, Term,
-    WorkId, WorkerId,
+    CheckpointRef, Digest, Fence, Incarnation, ModelId, NodeName, Seat, Stage, Step, Term, WorkId,
+    WorkerId,
 };
 use crate::job::{Failure, Outcome};
 use crate::spec::RunSpec;
@@ -431,7 +431,10 @@ fn every_phase_and_outcome_is_read_back_as_it_was_saved() {
         Phase::Stopping { gang: gang.clone(), cause: Stop::Hung { seconds: 61 } },
         Phase::Stopping {
             gang: gang.clone(),
-            cause: Stop::Preempted { by: "urgent".parse().unwrap(), work: WorkId::Model(ModelId::Seed) },
+            cause: Stop::Preempted {
+                by: "urgent".parse().unwrap(),
+                work: WorkId::Model(ModelId::Seed),
+            },
         },
         Phase::Stopping { gang, cause: Stop::Drained { node: NodeName("n1".into()) } },
         Phase::Inspecting { verdict: Verdict::Done { counts: counts.clone() } },

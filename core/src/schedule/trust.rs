@@ -35,7 +35,8 @@ impl Stepper<'_> {
             let is_bad = total >= BLAME && node.blame.len() >= WORKS;
             if (failed_retest || is_bad) && may_quarantine {
                 let factor = 1_u32.checked_shl(node.quarantines).unwrap_or(LONGEST).min(LONGEST);
-                node.trust = Trust::Quarantined { until: Millis(now.0 + first * u64::from(factor)) };
+                node.trust =
+                    Trust::Quarantined { until: Millis(now.0 + first * u64::from(factor)) };
                 node.quarantines = node.quarantines.saturating_add(1);
                 node.blame.clear();
             }
@@ -56,6 +57,11 @@ impl Stepper<'_> {
                 }
             });
         }
+    }
+
+    /// No quarantine that begins now ends later.
+    pub(super) fn longest_quarantine(&self) -> Millis {
+        Millis(self.now.0 + self.limits.quarantine.0 * u64::from(LONGEST))
     }
 
     pub(super) fn end_quarantines(&mut self) {

@@ -163,6 +163,7 @@ impl Stepper<'_> {
         let seated = self.state.index.seated(id);
         let seated: Vec<(u32, RunName, WorkId)> =
             seated.map(|(slot, run, work)| (slot, run.clone(), work)).collect();
+        let mut is_blamed = false;
         for (slot, run, work) in seated {
             if !self.has_room() {
                 return false;
@@ -174,8 +175,10 @@ impl Stepper<'_> {
             let gang = self.state.work(&run, work).and_then(super::Work::gang);
             let rank = gang.and_then(|gang| gang.alive().find(|(_, it)| **it == seat));
             if let Some(rank) = rank.map(|(rank, _)| rank) {
-                let node = self.state.node_of(id).cloned();
-                if let Some(node) = node {
+                // One machine was lost once, however many ranks it had.
+                if let Some(node) = self.state.node_of(id).cloned()
+                    && !std::mem::replace(&mut is_blamed, true)
+                {
                     self.blame(&node, &fence, &failure);
                 }
                 self.gone(&fence, rank, Outcome::Failed(failure.clone()));
@@ -198,9 +201,9 @@ impl Stepper<'_> {
     ) -> Result<(), Refusal> {
         let state = &mut *self.state;
         let Some(worker) = state.workers.get_mut(id) else { return Err(Refusal::UnknownWorker) };
-        let news = slots.into_iter().filter(|(slot, _)| {
-            *slot < worker.offer.slots && !worker.withdrawn.contains_key(slot)
-        });
+        let news = slots
+            .into_iter()
+            .filter(|(slot, _)| *slot < worker.offer.slots && !worker.withdrawn.contains_key(slot));
         let news: BTreeMap<u32, String> = news.collect();
         if news.is_empty() {
             return Ok(());

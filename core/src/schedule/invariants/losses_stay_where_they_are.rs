@@ -16,9 +16,8 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
         let is_own = about.fence.as_ref().is_some_and(|it| it.run == *run && it.work == id);
         // Workers whose time was over are lost by whatever event comes next.
         let lost = &change.effects.before.workers;
-        let is_there = |it: &crate::ids::WorkerId| {
-            about.worker.as_ref() == Some(it) || lost.contains_key(it)
-        };
+        let is_there =
+            |it: &crate::ids::WorkerId| about.worker.as_ref() == Some(it) || lost.contains_key(it);
         is_own || gang.seats.iter().any(|seat| is_there(&seat.worker))
     };
     let works = change.works().filter(|(_, _, then, now)| {

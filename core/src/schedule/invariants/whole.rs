@@ -7,7 +7,7 @@ use crate::schedule::index::Index;
 use crate::schedule::{Gang, Phase, RunPhase, State, why_waiting};
 
 /// Everything wrong with a state, whatever led to it.
-pub(crate) fn whole(state: &State, now: Millis) -> Vec<String> {
+pub fn whole(state: &State, now: Millis) -> Vec<String> {
     let mut seen = Vec::new();
     let built = Index::of(state);
     if built != state.index {
