@@ -1,8 +1,6 @@
-//! The harness of the tests that need more than one crate: a simulated world for the scheduler,
-//! and real processes for everything else.
+//! The harness of the tests that need more than one crate: real processes, watched from outside.
 
 pub mod bucket;
 pub mod records;
 pub mod system;
 pub mod toy;
-pub mod world;
