@@ -153,41 +153,56 @@ fn status_tells_in_a_table_of_one_run_or_all() {
 #[test]
 fn a_node_is_cordoned_drained_and_taken_up_again() {
     let served = served();
-    served.check(&["workers"], expect![[r#"
+    served.check(
+        &["workers"],
+        expect![[r#"
         exit 0
         NODE  WORKER   PHASE     BUSY  DOMAIN  DEVICES  WHY
         n0    n0-0a1b  attached  0/2   rack-7
         n1    n1-0a1b  attached  2/2   rack-7
-    "#]]);
+    "#]],
+    );
     served.check(&["cordon", "n1", "--reason", "fan is loud"], expect![[r#"
         exit 0
         node n1 is cordoned: it gets nothing new, and what runs there goes on; `clade drain n1` sends that away too, `clade uncordon n1` takes the node up again
     "#]]);
-    served.check(&["workers"], expect![[r#"
+    served.check(
+        &["workers"],
+        expect![[r#"
         exit 0
         NODE  WORKER   PHASE     BUSY  DOMAIN  DEVICES  WHY
         n0    n0-0a1b  attached  0/2   rack-7
         n1    n1-0a1b  attached  2/2   rack-7           cordoned: fan is loud
-    "#]]);
-    served.check(&["drain", "n1", "--reason", "new memory", "--wait"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["drain", "n1", "--reason", "new memory", "--wait"],
+        expect![[r#"
         exit 0
         node n1 is draining: what runs there saves, stops and goes on elsewhere
         ranks that still run on node n1: 2
         ranks that still run on node n1: 1
         nothing runs on node n1 any more
-    "#]]);
-    served.check(&["uncordon", "n1"], expect![[r#"
+    "#]],
+    );
+    served.check(
+        &["uncordon", "n1"],
+        expect![[r#"
         exit 0
         node n1 takes work again
-    "#]]);
+    "#]],
+    );
     let json = served.clade(&["workers", "-o", "json"]).stdout;
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["workers"][1]["node"], "n1");
     assert_eq!(json["workers"][1]["cordoned"], false);
-    served.check(&["drain", "n7", "--reason", "typo"], expect![[r#"
+    served.check(
+        &["drain", "n7", "--reason", "typo"],
+        expect![[r#"
         exit 1
         clade: no node `n7`; `clade workers` lists the nodes
-    "#]]);
+    "#]],
+    );
     let unreasoned = served.clade(&["cordon", "n1", "--reason", ""]);
     assert_eq!(unreasoned.status.code(), Some(2));
 }
