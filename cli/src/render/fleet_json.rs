@@ -169,6 +169,7 @@ mod tests {
                   ]
                 }
               ]
-            }"#]].assert_eq(&render(&fleet[..1]).unwrap());
+            }"#]]
+        .assert_eq(&render(&fleet[..1]).unwrap());
     }
 }
