@@ -31,7 +31,7 @@ enum Command {
     /// Given several addresses, it finds out by itself which coordinator leads, and anew whenever that
     /// changes. Ranks are child processes; they outlive the coordinators' absence but not this agent.
     /// SIGTERM or SIGINT lets them save and leave first; a second one kills them.
-    Agent(AgentArguments),
+    Agent(Box<AgentArguments>),
     /// Does one work by hand, from the same job file that an agent gives its ranks.
     ///
     /// Needs no coordinator. Tells its progress on stderr and prints the outcome as JSON:
@@ -164,7 +164,7 @@ fn main() -> ExitCode {
         .init();
     let Arguments { command } = Arguments::parse();
     match command {
-        Command::Agent(arguments) => run_agent(arguments),
+        Command::Agent(arguments) => run_agent(*arguments),
         Command::Run { job, scratch, threads, device, cache } => {
             // A folder of its own: it is emptied before and after.
             let scratch = scratch
