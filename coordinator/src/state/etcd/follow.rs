@@ -72,7 +72,7 @@ impl Following {
         let answer = answer.map_err(|error| error.to_string())?.ok_or("the watch ended")?;
         if answer.canceled() {
             if answer.compact_revision() > 0 {
-                self.told = Some(i64::MAX - 9);
+                self.told = None;
                 return Err(format!("compacted up to {}", answer.compact_revision()));
             }
             return Err(format!("cancelled: {}", answer.cancel_reason()));
@@ -135,7 +135,7 @@ impl Follow for Following {
             self.breaks += 1;
             if self.breaks == BREAKS {
                 warn!(trouble, "cannot follow the state; lists it anew");
-                self.told = Some(i64::MAX - 9);
+                self.told = None;
             } else {
                 debug!(trouble, "follows the state again");
             }
