@@ -331,7 +331,8 @@ impl World {
             }
             let blamed: u32 = before.blame.values().sum();
             let lost = effects.before.workers.values().flatten();
-            let lost = lost.filter(|it| it.offer.node == *name).count().max(1);
+            // A report of a rank's end may come when workers are lost, too.
+            let lost = lost.filter(|it| it.offer.node == *name).count() + 1;
             let blamed = blamed + u32::try_from(lost).unwrap_or(u32::MAX);
             if before.trust == Trust::Full && blamed < 3 {
                 return Some(format!("{name} is in quarantine after {blamed} failures"));
