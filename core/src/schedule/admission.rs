@@ -41,7 +41,7 @@ pub fn admit(state: &State, spec: &RunSpec) -> Result<(), Unplaceable> {
     for (gang, (ranks, requires)) in all {
         let seats = state.index.capacity(&state.workers, requires);
         if ranks > seats {
-            let fits = (1..=seats).rev().find(|fits| parts % fits == 0);
+            let fits = (1..=seats).rev().find(|fits| parts.is_multiple_of(*fits));
             return Err(Unplaceable { gang, ranks, requires: requires.clone(), seats, fits });
         }
     }

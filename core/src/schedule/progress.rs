@@ -75,7 +75,7 @@ fn bucket(millis: u64) -> u32 {
 }
 
 const fn upper_bound(bucket: u32) -> u64 {
-    if bucket % 2 == 0 { (3 << (bucket / 2)) / 2 } else { 2 << (bucket / 2) }
+    if bucket.is_multiple_of(2) { (3 << (bucket / 2)) / 2 } else { 2 << (bucket / 2) }
 }
 
 impl Seen {

@@ -470,3 +470,184 @@ fn every_phase_and_outcome_is_read_back_as_it_was_saved() {
         assert_eq!(serde_json::from_str::<RunPhase>(&json).unwrap(), phase, "{json}");
     }
 }
+
+fn urgent() -> Box<RunSpec> {
+    let document = DEMO
+        .replace("name: clipart", "name: urgent")
+        .replace("  gangs:", "  priority: 5\n  gangs:");
+    Box::new(RunSpec::parse(&document).unwrap())
+}
+
+#[test]
+fn a_run_of_higher_priority_asks_a_gang_to_save_and_leave_and_the_gang_loses_nothing() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.commit("expert-0#1", 300);
+    script.told.clear();
+    script.event(Event::Applied { spec: urgent(), tars: 1 });
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", Some(320));
+    script.check(&expect![[r#"
+        stop clipart/expert-0#1 rank 0 on w1:0, save: true
+        stop clipart/expert-0#1 rank 1 on w2:0, save: true
+        start urgent/index.0#1 rank 0 on w1:0 from nothing
+        inspect clipart/expert-0#1
+    "#]]);
+    let expert = script.work("expert-0");
+    assert_eq!((expert.strikes, expert.restarts), (0, 0));
+    assert_eq!(expert.committed_step(), Step(320));
+}
+
+#[test]
+fn a_cordoned_node_keeps_its_gang_and_gets_no_other_and_a_drained_one_lets_it_save_and_leave() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.told.clear();
+    script.cordon("n1", false);
+    script.check(&expect![[""]]);
+    script.cordon("n1", true);
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", None);
+    script.check(&expect![[r#"
+        stop clipart/expert-0#1 rank 0 on w1:0, save: true
+        stop clipart/expert-0#1 rank 1 on w2:0, save: true
+        inspect clipart/expert-0#1
+    "#]]);
+    assert_eq!(
+        script.why("expert-0"),
+        "needs 2 seats, 1 free; one node is cordoned or in quarantine"
+    );
+    script.event(Event::NodeUncordoned { node: NodeName("n1".into()) });
+    assert!(matches!(script.work("expert-0").phase, Phase::Running(_)));
+    let refused = Event::NodeUncordoned { node: NodeName("n9".into()) };
+    let effects = step(&mut script.state, Limits::default(), script.now, refused);
+    let unknown = Refusal::UnknownNode { node: NodeName("n9".into()) };
+    assert_eq!(effects.refusal, Some(unknown));
+}
+
+#[test]
+fn a_gang_without_a_step_for_a_minute_is_killed_and_one_that_cannot_be_heard_is_not() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.told.clear();
+    for second in 1..=30 {
+        script.at(second * 1_000);
+        script.steps("expert-0#1", 288 + second);
+    }
+    // Its worker is away for a while: nothing can be heard of it.
+    script.event(Event::WorkerDetached { worker: WorkerId("w2".into()) });
+    script.at(32_500);
+    let ranks = vec![LiveRank { fence: fence_of("expert-0#1"), rank: 1, slot: 0 }];
+    script.attach("w2", 1, ranks);
+    script.told.clear();
+    script.at(92_000);
+    script.check(&expect![[""]]);
+    script.at(93_000);
+    script.check(&expect![[r#"
+        stop clipart/expert-0#1 rank 0 on w1:0, save: false
+        stop clipart/expert-0#1 rank 1 on w2:0, save: false
+    "#]]);
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", None);
+    let failure = script.work("expert-0").last_failure.clone();
+    assert!(matches!(failure, Some(Failure::Stalled { .. })), "{failure:?}");
+    assert_eq!(script.work("expert-0").strikes, 1);
+}
+
+#[test]
+fn who_speaks_for_another_workers_rank_or_for_a_gang_to_come_is_refused_without_effect() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.told.clear();
+    let before = script.state.clone();
+    let liar = || WorkerId("w2".into());
+    let fence = || fence_of("expert-0#1");
+    script.event(Event::RankExited { worker: liar(), fence: fence(), rank: 0, outcome: done() });
+    script.event(Event::RendezvousPosted { worker: liar(), fence: fence(), address: "a:1".into() });
+    let checkpoint = checkpoint(ModelId::Expert(0), 1, 300);
+    script.event(Event::CheckpointReported { worker: liar(), fence: fence(), checkpoint });
+    let (next, outcome) = (fence_of("expert-0#2"), done());
+    script.event(Event::RankExited { worker: liar(), fence: next, rank: 1, outcome });
+    let progress = |done| Event::Progressed {
+        worker: WorkerId("w1".into()),
+        fence: fence(),
+        rank: 0,
+        done,
+        busy_us: 0,
+    };
+    script.event(progress(433));
+    let stranger = WorkerId("w7".into());
+    script.event(Event::RankExited { worker: stranger, fence: fence(), rank: 0, outcome: done() });
+    script.check(&expect![[r#"
+        refuse w2 clipart/expert-0#1: that rank sits at w1:0
+        refuse w2 clipart/expert-0#1: that rank sits at w1:0
+        refuse w2 clipart/expert-0#1: that rank sits at w1:0
+        refuse w2 clipart/expert-0#2: incarnation 1 is the newest there is
+        refuse w1 clipart/expert-0#1: the model ends at step 432
+        refuse w7 clipart/expert-0#1: no such worker, or it was declared lost
+    "#]]);
+    assert_eq!(before, script.state);
+}
+
+#[test]
+fn a_run_of_thirty_thousand_jobs_is_applied_and_cancelled_in_parts_that_fit_a_transaction() {
+    let mut script = Script::new();
+    for index in 0..10 {
+        script.attach(&format!("w{index}"), 1_000, vec![]);
+    }
+    let spec = Box::new(spec());
+    let limits = Limits::default();
+    let mut effects =
+        step(&mut script.state, limits, Millis(1), Event::Applied { spec, tars: 10_000 });
+    let mut parts = 1;
+    while effects.more {
+        effects = step(&mut script.state, limits, Millis(1), Event::Tick);
+        assert!(effects.changed.len() <= MAX_CHANGED);
+        parts += 1;
+    }
+    let running = |state: &State| {
+        let works = state.runs.values().flat_map(|run| run.works.values());
+        works.filter(|work| matches!(work.phase, Phase::Running(_))).count()
+    };
+    assert_eq!(running(&script.state), 10_000);
+    assert!(parts > 3, "{parts} parts");
+    assert_eq!(whole(&script.state, Millis(1)), Vec::<String>::new());
+    let run = "clipart".parse().unwrap();
+    let mut effects = step(&mut script.state, limits, Millis(2), Event::CancelRequested { run });
+    let mut stops = effects.actions.len();
+    while effects.more {
+        effects = step(&mut script.state, limits, Millis(2), Event::Tick);
+        assert!(effects.changed.len() <= MAX_CHANGED);
+        stops += effects.actions.len();
+    }
+    assert_eq!((running(&script.state), stops), (0, 10_000));
+    assert_eq!(whole(&script.state, Millis(2)), Vec::<String>::new());
+}
+
+#[test]
+fn what_could_never_be_seated_is_refused_with_what_would_fit() {
+    let mut script = Script::new();
+    script.join("w1");
+    let document = DEMO.replace("seed: {ranks: 2", "seed: {requires: {gpu: H100}, ranks: 2");
+    let wants_gpus = RunSpec::parse(&document).unwrap();
+    assert_eq!(
+        admit(&script.state, &wants_gpus).unwrap_err().to_string(),
+        "spec.gangs.seed.ranks: 2 seats with gpu H100 are needed and the cluster has 0; apply it with \
+         --queue to wait for more workers"
+    );
+    let two_wide = RunSpec::parse(DEMO).unwrap();
+    assert_eq!(
+        admit(&script.state, &two_wide).unwrap_err().to_string(),
+        "spec.gangs.seed.ranks: 2 seats are needed and the cluster has 1; 1 would fit, or apply it with \
+         --queue to wait for more workers"
+    );
+    script.join("w2");
+    assert_eq!(admit(&script.state, &two_wide), Ok(()));
+}

@@ -10,7 +10,7 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
     if now < then {
         seen.push(format!("term {then} became {now}"));
     }
-    if change.about.name == "took_lead" {
+    if change.about.name == "took_lead" && then < now {
         let stopped = change.works().filter(|(_, _, then, now)| {
             then.gang().is_some() && now.incarnation != then.incarnation
                 || then.gang().is_some() && now.gang() != then.gang()

@@ -274,10 +274,13 @@ impl World {
                     it.slower_percent.is_some() || it.trust != Trust::Full || it.cordoned.is_some()
                 })
         };
+        // Seats of another kind may be kept for whoever goes first there.
+        let kind = state.workers.get(&gang.seats[0].worker).map(|it| &it.offer.kind);
         let could = state.workers.iter().find(|(worker, it)| {
             let usable = usize::try_from(it.usable()).unwrap_or(0);
             let free = usable.saturating_sub(state.busy(worker));
             it.lost_at.is_none()
+                && Some(&it.offer.kind) == kind
                 && requires.accepts(&it.offer)
                 && !is_slow(&it.offer.node)
                 && free >= ranks
