@@ -19,7 +19,7 @@ impl World {
         }
         let time = clade_core::ids::Millis((EPOCH + self.now).saturating_add_signed(leader.offset));
         let mut broken = Vec::new();
-        if self.now % 4 == 0 || self.is_over {
+        if self.now.is_multiple_of(4) || self.is_over {
             broken.extend(whole(&leader.state, time));
             broken.extend(differs(&self.database.load(leader.state.term), &leader.state));
         }
