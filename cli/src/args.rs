@@ -108,6 +108,9 @@ pub(crate) struct Apply {
     /// The run document; relative paths in it are seen from the current folder.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
+    /// Takes a run that needs more seats than the workers have now; it waits until they come.
+    #[arg(long)]
+    pub(crate) queue: bool,
     /// Shows progress until the run ends. Ctrl-C leaves the run going.
     #[arg(long)]
     pub(crate) wait: bool,

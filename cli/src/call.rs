@@ -62,12 +62,13 @@ impl Coordinator {
         &self,
         document: &str,
         base_dir: &str,
+        queue: bool,
     ) -> Result<v1::ApplyRunResponse, CallError> {
         self.call(|mut client| {
             let request = v1::ApplyRunRequest {
                 document: document.to_owned(),
                 base_dir: base_dir.to_owned(),
-                queue: false,
+                queue,
             };
             async move { client.apply_run(request).await }
         })

@@ -120,7 +120,7 @@ async fn work(
         return unless_cut(fleet, interrupts, std::future::pending()).await;
     };
     let run = document.run();
-    let applied = unless_cut(fleet, interrupts, apply(&coordinator, document)).await??;
+    let applied = unless_cut(fleet, interrupts, apply(&coordinator, document, true)).await??;
     let known = unless_cut(fleet, interrupts, status_of(&coordinator, &run)).await??;
     if standing(&known) == Standing::Finished {
         screen.say(&format!("run {run} has finished before; --fresh starts it over"));

@@ -14,9 +14,9 @@ use crate::render::{Standing, one_line, part, standing};
 use crate::screen::Screen;
 
 pub(super) async fn run(coordinator: &Coordinator, args: args::Apply) -> anyhow::Result<Exit> {
-    let args::Apply { file, wait, plain } = args;
+    let args::Apply { file, queue, wait, plain } = args;
     let document = Document::read(&file)?;
-    let line = apply(coordinator, &document).await?;
+    let line = apply(coordinator, &document, queue).await?;
     let screen = Screen::new(plain);
     screen.say(&line);
     let run = document.run();
@@ -40,14 +40,16 @@ pub(super) async fn run(coordinator: &Coordinator, args: args::Apply) -> anyhow:
     Ok(Exit::RunFailed)
 }
 
-/// Applies a document and says in a line what that did.
+/// Applies a document and says in a line what that did. With `queue`, a run may need more seats than
+/// the cluster has now.
 pub(crate) async fn apply(
     coordinator: &Coordinator,
     document: &Document,
+    queue: bool,
 ) -> anyhow::Result<String> {
     // A base folder in anything but UTF-8 was refused when the document was read.
     let base_dir = document.base_dir.to_string_lossy();
-    let answer = coordinator.apply(&document.text, &base_dir).await?;
+    let answer = coordinator.apply(&document.text, &base_dir, queue).await?;
     let effect = answer.effect();
     let ApplyRunResponse { run, effect: _ } = answer;
     Ok(match effect {
