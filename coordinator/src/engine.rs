@@ -25,7 +25,7 @@ use self::batch::{After, Batch};
 use crate::metrics::{Metrics, Outcome};
 use crate::observed::Observed;
 use crate::question::Question;
-use crate::state::{Lead, LeadError, codec};
+use crate::state::{Cluster, Lead, LeadError, codec};
 use crate::{outside, view};
 
 /// Orders to one worker, in order.
@@ -110,6 +110,7 @@ pub(crate) struct Engine {
     commands: mpsc::Sender<Command>,
     over: CancellationToken,
     term: Term,
+    cluster: Cluster,
 }
 
 impl Engine {
@@ -132,6 +133,11 @@ impl Engine {
         self.term
     }
 
+    /// Whose runs it decides about.
+    pub(crate) const fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// Waits until this engine decides nothing any more.
     pub(crate) async fn over(&self) {
         self.over.cancelled().await;
@@ -151,7 +157,7 @@ pub(crate) fn new(
     metrics: Metrics,
 ) -> (Engine, Task) {
     let (sender, commands) = mpsc::channel(COMMANDS);
-    let (over, term) = (CancellationToken::new(), state.term);
+    let (over, term, cluster) = (CancellationToken::new(), state.term, lead.cluster());
     let task = Task {
         lead,
         limits,
@@ -164,7 +170,7 @@ pub(crate) fn new(
         streams: BTreeMap::new(),
         outside: JoinSet::new(),
     };
-    (Engine { commands: sender, over, term }, task)
+    (Engine { commands: sender, over, term, cluster }, task)
 }
 
 /// How an engine came to its end.

@@ -12,6 +12,7 @@ use crate::engine::Command;
 use crate::outside;
 use crate::question::{Page, Question};
 use crate::role::Roles;
+use crate::state::Cluster;
 
 /// Bytes of each log shown unless asked for more or less.
 const DEFAULT_TAIL: u64 = 64 * 1024;
@@ -68,7 +69,7 @@ impl RunService for Operators {
                     .map_err(|error| refused(&format!("spec.dataset.shards: {error}")))?;
                 check_paths(&spec).map_err(|error| refused(&error))?;
                 check_store(&spec).await?;
-                write_run(&spec, &document, &inputs).await?;
+                write_run(engine.cluster(), &spec, &document, &inputs).await?;
                 u32::try_from(inputs.tars.len()).map_err(|_| refused(&"too many input tars"))?
             }
         };
@@ -238,7 +239,12 @@ async fn check_store(spec: &RunSpec) -> Result<(), Status> {
 }
 
 /// Writes what every rank of the run reads. Repeating it with the same run is harmless.
-async fn write_run(spec: &RunSpec, document: &str, inputs: &Inputs) -> Result<(), Status> {
+async fn write_run(
+    cluster: &Cluster,
+    spec: &RunSpec,
+    document: &str,
+    inputs: &Inputs,
+) -> Result<(), Status> {
     let name = spec.name();
     let store = Store::open(&spec.spec.store).map_err(|error| failed(&error))?;
     let json = |value: serde_json::Result<Vec<u8>>| {
@@ -250,7 +256,8 @@ async fn write_run(spec: &RunSpec, document: &str, inputs: &Inputs) -> Result<()
         (keys::inputs(name), json(serde_json::to_vec_pretty(inputs))?),
     ];
     let known = store.list(&keys::run(name)).await.map_err(|error| failed(&error))?;
-    if let Some(stranger) = known.iter().find(|it| files.iter().all(|(key, _)| *key != it.key)) {
+    let is_ours = |key: &str| key == keys::cluster(name) || files.iter().any(|(it, _)| it == key);
+    if let Some(stranger) = known.iter().find(|it| !is_ours(&it.key)) {
         return Err(Status::failed_precondition(format!(
             "{} holds artefacts of another run `{name}` (such as {}), which this coordinator does \
              not know: choose another metadata.name or store, or remove that folder",
@@ -258,10 +265,35 @@ async fn write_run(spec: &RunSpec, document: &str, inputs: &Inputs) -> Result<()
             stranger.key
         )));
     }
+    claim(&store, cluster, name).await?;
     for (key, bytes) in files {
         store.put(&key, bytes).await.map_err(|error| failed(&error))?;
     }
     Ok(())
+}
+
+/// Makes a run's folder this cluster's, or refuses it if it is another's: two clusters may share a
+/// bucket, and never a run.
+async fn claim(store: &Store, cluster: &Cluster, run: &RunName) -> Result<(), Status> {
+    let own = serde_json::to_vec(cluster).map_err(|error| Status::internal(error.to_string()))?;
+    let key = keys::cluster(run);
+    match store.put_new(&key, own.clone()).await {
+        Ok(_) => return Ok(()),
+        Err(StoreError::AlreadyExists { .. }) => (),
+        Err(error) => return Err(failed(&error)),
+    }
+    let found = store.get(&key).await.map_err(|error| failed(&error))?;
+    if found == own {
+        return Ok(());
+    }
+    let other = serde_json::from_slice::<Cluster>(&found).map(|it| it.name);
+    let other = other.unwrap_or_else(|_| "nobody knows whose".to_owned());
+    Err(Status::failed_precondition(format!(
+        "{}/{} is a run of another cluster (`{other}`), or of this one before its state was removed: \
+         choose another metadata.name or store, or remove that folder",
+        store.uri(),
+        keys::run(run)
+    )))
 }
 
 /// Where the bundle and the report of a finished run lie, for people.

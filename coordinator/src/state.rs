@@ -60,6 +60,13 @@ impl Write {
     }
 }
 
+/// A cluster's name, for people, and its id, drawn by chance when its state began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cluster {
+    pub(crate) name: String,
+    pub(crate) id: String,
+}
+
 /// Who leads, as everyone who can read the state is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Leader {
@@ -93,6 +100,9 @@ pub(crate) trait Backend: Send + Sync {
 #[tonic::async_trait]
 pub(crate) trait Lead: Send + Sync {
     fn term(&self) -> Term;
+
+    /// Whose state this is.
+    fn cluster(&self) -> Cluster;
 
     /// Reads all rows, as the format of this program has them.
     async fn load(&mut self) -> Result<Rows, LeadError>;

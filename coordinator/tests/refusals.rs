@@ -4,11 +4,18 @@
 
 mod cluster;
 
+use clade_proto::v1;
+use clade_proto::v1::RefusalReason;
+use clade_proto::v1::session_request::Report;
+use clade_proto::v1::session_response::Order;
+use clade_proto::v1::worker_service_client::WorkerServiceClient;
 use cluster::coordinator::Coordinator;
 use cluster::etcd::{self, Etcd};
 use cluster::leader;
 use cluster::worker::Worker;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_clusters_file_or_prefix_is_refused_at_start() {
@@ -52,4 +59,83 @@ async fn a_worker_that_floods_its_stream_is_cut_off_and_nobody_else_is() {
     let status = coordinator.status().await.unwrap();
     let quiet = status.workers.iter().find(|it| it.worker == "quiet").unwrap();
     assert_eq!(quiet.phase, "attached");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_folder_of_another_cluster_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut coordinators = Vec::new();
+    for cluster in ["one", "two"] {
+        let state = format!("--state={}", folder.path().join(cluster).display());
+        let name = format!("--cluster={cluster}");
+        coordinators.push(Coordinator::start(folder.path(), &[&state, &name]));
+        leader(&coordinators[coordinators.len() - 1..]).await;
+    }
+    let apply = async |at: usize, name: &str| {
+        let document = cluster::document(folder.path(), name, 1);
+        coordinators[at].client().await.unwrap().apply_run(document).await
+    };
+    apply(0, "shared").await.unwrap();
+    let refused = apply(1, "shared").await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("another cluster (`one`)"), "{refused}");
+    // Its own runs may lie beside it, and applying again what is one's own is no contradiction.
+    apply(1, "own").await.unwrap();
+    apply(0, "shared").await.unwrap();
+}
+
+/// The first order on a stream that begins with this greeting, or why it ended.
+async fn greet(url: &str, hello: v1::Hello) -> Result<Order, tonic::Status> {
+    let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+    let (reports, sent) = tokio::sync::mpsc::channel(1);
+    let report = Some(Report::Hello(hello));
+    reports.send(v1::SessionRequest { sequence: 0, report }).await.unwrap();
+    let opening = WorkerServiceClient::new(channel).session(ReceiverStream::new(sent)).await;
+    let first = opening?.into_inner().message().await?;
+    Ok(first.and_then(|it| it.order).expect("a stream begins with an order"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_of_another_version_or_under_anothers_id_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().join("state").display());
+    let coordinator = Coordinator::start(folder.path(), &[&state]);
+    leader(std::slice::from_ref(&coordinator)).await;
+    let urls = [coordinator.url.clone()];
+    let _known = Worker::new("known", 1).attach(&urls).await;
+    let hello = || v1::Hello {
+        worker: "known".to_owned(),
+        node: "simulated".to_owned(),
+        host: "host".to_owned(),
+        pid: 1,
+        slots: 1,
+        protocol: 1,
+        secret: vec![7; 16],
+        ..v1::Hello::default()
+    };
+    let refused = |order: Result<Order, tonic::Status>| match order {
+        Ok(Order::Refused(refused)) => refused.reason(),
+        other => panic!("{other:?}"),
+    };
+    let strange = v1::Hello { worker: "strange".to_owned(), protocol: 2, ..hello() };
+    assert_eq!(refused(greet(&urls[0], strange).await), RefusalReason::Protocol);
+    let impostor = v1::Hello { secret: vec![8; 16], ..hello() };
+    assert_eq!(refused(greet(&urls[0], impostor).await), RefusalReason::WorkerChanged);
+    let wider = v1::Hello { slots: 2, ..hello() };
+    assert_eq!(refused(greet(&urls[0], wider).await), RefusalReason::WorkerChanged);
+    for nonsense in [
+        v1::Hello { secret: vec![7; 3], ..hello() },
+        v1::Hello { worker: "a/b".to_owned(), ..hello() },
+        v1::Hello { node: String::new(), ..hello() },
+        v1::Hello { slots: 0, ..hello() },
+        v1::Hello { slots: 1 << 20, ..hello() },
+    ] {
+        let status = greet(&urls[0], nonsense).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    let status = coordinator.status().await.unwrap();
+    let workers: Vec<_> = status.workers.iter().map(|it| (&*it.worker, &*it.phase)).collect();
+    assert_eq!(workers, [("known", "attached")]);
+    // The same agent may come back.
+    assert!(matches!(greet(&urls[0], hello()).await, Ok(Order::Welcome(_))));
 }

@@ -10,6 +10,11 @@ pub fn run(run: &RunName) -> String {
     format!("runs/{run}")
 }
 
+/// Which cluster's run this is: created once, before anything else.
+pub fn cluster(run: &RunName) -> String {
+    format!("runs/{run}/cluster.json")
+}
+
 /// The run document as it was understood: every default written out, every path absolute.
 pub fn spec(run: &RunName) -> String {
     format!("runs/{run}/spec.json")

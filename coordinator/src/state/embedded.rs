@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::format::{FORMAT, migrate};
 use super::identity::Identity;
-use super::{Backend, Change, Follow, Lead, LeadError, OpenError, Rows, Write, check_size};
+use super::{
+    Backend, Change, Cluster, Follow, Lead, LeadError, OpenError, Rows, Write, check_size,
+};
 
 const ROWS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("objects");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -65,7 +67,7 @@ impl Embedded {
     }
 
     /// Counts the term up and brings the rows to this program's format, durably.
-    fn take_lead(&self) -> Result<Term, OpenError> {
+    fn take_lead(&self) -> Result<(Term, Cluster), OpenError> {
         let place = self.path.display().to_string();
         let rows = rows_in(&self.database.begin_read().map_err(disk)?)?;
         let writing = self.database.begin_write().map_err(disk)?;
@@ -88,16 +90,16 @@ impl Embedded {
         set_meta(&writing, "cluster", &identity.encode())?;
         set_meta(&writing, "term", term.0.to_string().as_bytes())?;
         writing.commit().map_err(disk)?;
-        Ok(term)
+        Ok((term, identity.cluster()))
     }
 }
 
 #[tonic::async_trait]
 impl Backend for Embedded {
     async fn campaign(&self) -> Result<Box<dyn Lead>, OpenError> {
-        let term = block_in_place(|| self.take_lead())?;
+        let (term, cluster) = block_in_place(|| self.take_lead())?;
         let (database, lost) = (Arc::clone(&self.database), CancellationToken::new());
-        Ok(Box::new(EmbeddedLead { database, term, lost }))
+        Ok(Box::new(EmbeddedLead { database, term, cluster, lost }))
     }
 
     fn follow(&self) -> Box<dyn Follow> {
@@ -118,6 +120,7 @@ impl Follow for Alone {
 struct EmbeddedLead {
     database: Arc<Database>,
     term: Term,
+    cluster: Cluster,
     lost: CancellationToken,
 }
 
@@ -125,6 +128,10 @@ struct EmbeddedLead {
 impl Lead for EmbeddedLead {
     fn term(&self) -> Term {
         self.term
+    }
+
+    fn cluster(&self) -> Cluster {
+        self.cluster.clone()
     }
 
     async fn load(&mut self) -> Result<Rows, LeadError> {

@@ -4,8 +4,8 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use serde::{Deserialize, Serialize};
 
-use super::OpenError;
 use super::format::FORMAT;
+use super::{Cluster, OpenError};
 
 /// Written once, by the first coordinator that comes to an empty place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,11 @@ impl Identity {
         // The standard library seeds these from the system's randomness; an id needs no more.
         let half = || RandomState::new().hash_one(name);
         Self { name: name.to_owned(), id: format!("{:016x}{:016x}", half(), half()), format }
+    }
+
+    /// Without the format, which changes.
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster { name: self.name.clone(), id: self.id.clone() }
     }
 
     /// Refuses a place of another cluster, or of a format that is not known yet.

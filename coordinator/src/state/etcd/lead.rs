@@ -23,7 +23,7 @@ use super::members::{DEADLINE, Members};
 use super::trouble::Trouble;
 use crate::state::format::{FORMAT, migrate};
 use crate::state::identity::Identity;
-use crate::state::{Lead, LeadError, MOST_KEYS, Rows, Write, check_size};
+use crate::state::{Cluster, Lead, LeadError, MOST_KEYS, Rows, Write, check_size};
 
 /// Rows read at a time, so that no answer grows without bound.
 const PAGE: i64 = 500;
@@ -203,6 +203,10 @@ pub(super) async fn read_all(
 impl Lead for EtcdLead {
     fn term(&self) -> Term {
         self.term
+    }
+
+    fn cluster(&self) -> Cluster {
+        self.identity.cluster()
     }
 
     async fn load(&mut self) -> Result<Rows, LeadError> {
