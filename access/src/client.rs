@@ -36,8 +36,9 @@ pub const LEADER: &str = "clade-leader";
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// A report or all logs of a run are read from the store: more than a moment, less than this.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(5);
-const KEEPALIVE_LIMIT: Duration = Duration::from_secs(5);
+/// A leader that was cut off is noticed while the next one still waits for its workers.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);
+const KEEPALIVE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Addresses asked in one round, against hints that lead in a circle.
 const MOST_HOPS: usize = 32;
