@@ -114,10 +114,16 @@ impl Stepper<'_> {
                 }
                 RunPhase::Failed { work, failure: failure.clone() }
             }
+            // The last work was done before it could be stopped.
+            RunPhase::Stopping { .. } if facts.undone == 0 => RunPhase::Finished,
             RunPhase::Stopping { then } if is_idle => match then.clone() {
                 StopFor::Cancel => RunPhase::Cancelled,
                 StopFor::Failure { work, failure } => RunPhase::Failed { work, failure },
-                StopFor::Resume => return self.revive(name),
+                StopFor::Resume => {
+                    self.revive(name);
+                    // What cannot go on ends at once: nothing may ever touch it again.
+                    return self.end_run(name);
+                }
             },
             RunPhase::Stopping { .. }
             | RunPhase::Finished

@@ -651,3 +651,28 @@ fn what_could_never_be_seated_is_refused_with_what_would_fit() {
     script.join("w2");
     assert_eq!(admit(&script.state, &two_wide), Ok(()));
 }
+
+#[test]
+fn a_run_whose_last_work_ends_while_it_stops_is_finished_whatever_it_was_stopped_for() {
+    for is_applied_again in [false, true] {
+        let mut script = Script::trained_seed();
+        let run = script.state.runs.values_mut().next().unwrap();
+        for (id, work) in &mut run.works {
+            if *id != WorkId::job(Stage::Publish, 0) {
+                work.phase = Phase::Done;
+            }
+            if let WorkId::Model(model) = *id {
+                work.committed = vec![checkpoint(model, 1, 432)];
+            }
+        }
+        script.state.index = Index::of(&script.state);
+        script.join("w1");
+        script.event(Event::CancelRequested { run: "clipart".parse().unwrap() });
+        if is_applied_again {
+            script.event(Event::Applied { spec: Box::new(spec()), tars: 0 });
+        }
+        script.exit("publish.0#1", 0, done());
+        let run = script.state.runs.values().next().unwrap();
+        assert_eq!(run.head.phase, RunPhase::Finished, "applied again: {is_applied_again}");
+    }
+}

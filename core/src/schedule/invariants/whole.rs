@@ -38,6 +38,10 @@ pub fn whole(state: &State, now: Millis) -> Vec<String> {
         if is_over && run.works.values().any(|work| work.is_under_way()) {
             seen.push(format!("{name} ended while something is under way"));
         }
+        let is_active = run.head.phase == RunPhase::Active;
+        if is_active && run.works.values().all(|work| work.phase == Phase::Done) {
+            seen.push(format!("{name} is active and nothing of it can go on"));
+        }
         if is_over != run.head.ended.is_some() {
             seen.push(format!("{name} is {:?} and ended at {:?}", run.head.phase, run.head.ended));
         }
