@@ -169,7 +169,8 @@ impl World {
                 let is_away = has_seat(&|seat| {
                     leader.state.workers.get(&seat.worker).is_none_or(|it| it.lost_at.is_some())
                 });
-                leader.told.ticks - since + 1 >= patience.min(limits.hang.0) / 100 && !is_away
+                // A clock that leapt by less than two seconds goes unnoticed.
+                leader.told.ticks - since + 21 >= patience.min(limits.hang.0) / 100 && !is_away
             }
         };
         (!is_just).then(|| format!("G6: {fence} was stopped for nothing: {cause:?}"))
@@ -334,19 +335,26 @@ impl World {
             }
             let blamed: u32 = before.blame.values().sum();
             let lost = effects.before.workers.values().flatten();
-            // A report of a rank's end may come when workers are lost, too.
-            let lost = lost.filter(|it| it.offer.node == *name).count() + 1;
-            let blamed = blamed + u32::try_from(lost).unwrap_or(u32::MAX);
+            let lost = lost.filter(|it| it.offer.node == *name).count();
+            // Gangs that this event ended, and that had failed here.
+            let ended = effects.before.works.iter().filter(|((run, id), then)| {
+                let now = state.work(run, *id);
+                then.gang().is_some()
+                    && now.is_some_and(|it| it.gang().is_none() && it.avoid.as_ref() == Some(name))
+            });
+            let blamed = blamed + u32::try_from(lost + ended.count()).unwrap_or(u32::MAX);
             if before.trust == Trust::Full && blamed < 3 {
                 return Some(format!("{name} is in quarantine after {blamed} failures"));
             }
             let nodes = state.workers.values().map(|it| &it.offer.node);
             let nodes = nodes.collect::<std::collections::BTreeSet<_>>().len();
-            let away =
-                state.nodes.values().filter(|it| matches!(it.trust, Trust::Quarantined { .. }));
+            let is_away =
+                |it: &clade_core::schedule::Node| matches!(it.trust, Trust::Quarantined { .. });
+            let away = state.nodes.iter().filter(|(_, it)| is_away(it));
             let gone = effects.before.workers.values().filter(|it| it.is_some()).count();
-            if away.count() * 4 > nodes + gone {
-                return Some(format!("more than a quarter of {nodes} nodes are in quarantine"));
+            if away.clone().count() * 4 > nodes + gone {
+                let away: Vec<&NodeName> = away.map(|(name, _)| name).collect();
+                return Some(format!("of {nodes} nodes {away:?} are in quarantine"));
             }
             let time = EPOCH.saturating_add(self.now).saturating_add_signed(leader.offset);
             if until.0 < time + self.setting.limits.quarantine.0 {
