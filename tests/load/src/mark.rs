@@ -1,0 +1,63 @@
+//! Marks as every benchmark of this project prints them, and the quantiles they are about.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+/// What a mark asks of a figure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Want {
+    AtLeast(f64),
+    Below(f64),
+}
+
+/// Prints one line of figures.
+pub(crate) fn say(line: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    // Nobody is left to read it: the exit status tells as much.
+    writeln!(out, "{line}").and_then(|()| out.flush()).ok();
+}
+
+/// Prints a mark; gives whether it was met.
+pub(crate) fn mark(name: &str, value: f64, unit: &str, want: Want) -> bool {
+    let (sign, wanted, is_met) = match want {
+        Want::AtLeast(wanted) => (">=", wanted, value >= wanted),
+        Want::Below(wanted) => ("<", wanted, value < wanted),
+    };
+    let verdict = if is_met { "met" } else { "short" };
+    let digits = if value >= 100.0 { 0 } else { 1 };
+    say(format_args!("mark {name} {value:.digits$} {unit} want {sign} {wanted}: {verdict}"));
+    is_met
+}
+
+/// Sorted durations.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sorted(Vec<Duration>);
+
+impl Sorted {
+    pub(crate) fn new(mut all: Vec<Duration>) -> Self {
+        all.sort_unstable();
+        Self(all)
+    }
+
+    /// The value that a share of `percent` / 100 does not exceed; zero of nothing.
+    pub(crate) fn at(&self, percent: f64) -> Duration {
+        let last = self.0.len().saturating_sub(1);
+        // A share of a length is a length.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as above")]
+        let at = (last as f64 * percent / 100.0).ceil() as usize;
+        self.0.get(at.min(last)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn total(&self) -> Duration {
+        self.0.iter().sum()
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// Milliseconds, with their fraction.
+pub(crate) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
