@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data fuzz etcd route-venv s3-venv chart test-outages
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator simulate fuzz etcd route-venv s3-venv chart test-outages
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -52,6 +52,12 @@ bench-tokens: setup ## Tokenize beside open_clip, on one core each, and print th
 
 bench-data: build ## Load, index and shard beside webdataset and cp, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--only loader')
 	@exec deploy/bench/run.sh data.py $(BENCH)
+
+bench-orchestrator: ## Measure the scheduler alone: 10,000 workers, 1,000 models (other marks of the orchestrator are not measured yet)
+	@exec $(CARGO) run --quiet --release -p clade-load -- decisions
+
+simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for one, with its trace)
+	@exec $(CARGO) run --quiet -p clade-sim -- $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000) --keep-going)
 
 fuzz: setup ## Fuzz the readers of tars and of indexes, a minute each (FUZZ_SECONDS=…)
 	@fuzz/run.sh tar $(or $(FUZZ_SECONDS),60)

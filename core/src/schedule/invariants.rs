@@ -18,7 +18,7 @@ mod whole_gangs;
 
 use std::collections::BTreeSet;
 
-use super::{Effects, Event, Gang, State, Work};
+use super::{Effects, Event, Gang, State, Work, Worker};
 use crate::ids::{Fence, RunName, Seat, WorkId, WorkerId};
 
 pub use whole::whole;
@@ -109,6 +109,14 @@ impl Change<'_> {
             .works
             .iter()
             .filter_map(|((run, id), then)| Some((run, *id, then, self.after.work(run, *id)?)))
+    }
+
+    /// Whether a worker is being lost: whatever event comes once its time is over takes out its ranks,
+    /// in parts if they are many, and itself with the last.
+    fn loses(&self, worker: &WorkerId) -> bool {
+        let is_out = self.effects.before.workers.contains_key(worker);
+        let is_due = |it: &Worker| it.lost_at.is_some_and(|at| at <= self.after.clock);
+        is_out || self.after.workers.get(worker).is_some_and(is_due)
     }
 
     /// Works that were not seated before and are now.

@@ -3,13 +3,6 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-/// What a mark asks of a figure.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Want {
-    AtLeast(f64),
-    Below(f64),
-}
-
 /// Prints one line of figures.
 pub(crate) fn say(line: std::fmt::Arguments<'_>) {
     let mut out = std::io::stdout().lock();
@@ -17,16 +10,11 @@ pub(crate) fn say(line: std::fmt::Arguments<'_>) {
     writeln!(out, "{line}").and_then(|()| out.flush()).ok();
 }
 
-/// Prints a mark; gives whether it was met.
-pub(crate) fn mark(name: &str, value: f64, unit: &str, want: Want) -> bool {
-    let (sign, wanted, is_met) = match want {
-        Want::AtLeast(wanted) => (">=", wanted, value >= wanted),
-        Want::Below(wanted) => ("<", wanted, value < wanted),
-    };
-    let verdict = if is_met { "met" } else { "short" };
+/// Prints a mark that wants at least so much.
+pub(crate) fn mark(name: &str, value: f64, unit: &str, wanted: f64) {
+    let verdict = if value >= wanted { "met" } else { "short" };
     let digits = if value >= 100.0 { 0 } else { 1 };
-    say(format_args!("mark {name} {value:.digits$} {unit} want {sign} {wanted}: {verdict}"));
-    is_met
+    say(format_args!("mark {name} {value:.digits$} {unit} want >= {wanted}: {verdict}"));
 }
 
 /// Sorted durations.

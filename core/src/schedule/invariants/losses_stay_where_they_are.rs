@@ -4,6 +4,7 @@
 //! Preemption is the exception that is meant: it stops gangs of lower priorities, and says for whom.
 
 use super::Change;
+use crate::ids::WorkerId;
 use crate::schedule::{Gang, Phase, Stop};
 
 pub(super) fn check(change: &Change<'_>) -> Vec<String> {
@@ -14,10 +15,7 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
     }
     let is_hit = |run: &_, id, gang: &Gang| {
         let is_own = about.fence.as_ref().is_some_and(|it| it.run == *run && it.work == id);
-        // Workers whose time was over are lost by whatever event comes next.
-        let lost = &change.effects.before.workers;
-        let is_there =
-            |it: &crate::ids::WorkerId| about.worker.as_ref() == Some(it) || lost.contains_key(it);
+        let is_there = |it: &WorkerId| about.worker.as_ref() == Some(it) || change.loses(it);
         is_own || gang.seats.iter().any(|seat| is_there(&seat.worker))
     };
     let works = change.works().filter(|(_, _, then, now)| {

@@ -13,14 +13,8 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
         let freed: Vec<_> = before.difference(&after).collect();
         let is_own = about.fence.as_ref().is_some_and(|it| it.run == *name && it.work == id);
         let by_word = usize::from(is_own && about.name == "rank_exited");
-        let lost = &change.effects.before.workers;
-        let by_loss = freed.iter().filter(|seat| lost.contains_key(&seat.worker)).count();
-        // A worker with many ranks is lost in parts, and taken out with the last.
-        let in_parts = |seat: &&&&crate::ids::Seat| {
-            change.after.workers.get(&seat.worker).is_some_and(|it| it.lost_at.is_some())
-        };
-        let going = freed.iter().filter(in_parts).count();
-        if freed.len() > by_word + by_loss + going {
+        let by_loss = freed.iter().filter(|seat| change.loses(&seat.worker)).count();
+        if freed.len() > by_word + by_loss {
             seen.push(format!("{name}/{id}: {freed:?} freed by {}", about.name));
         }
     }

@@ -141,8 +141,11 @@ proptest! {
     #[test]
     fn every_invariant_holds_after_every_event_and_all_that_changed_is_saved(
         events in prop::collection::vec((0_u64..3_000, any_event()), 0..120),
+        // Large changes are done in parts; so are small ones, if a part is smaller still.
+        objects in prop_oneof![Just(80_usize), 1_usize..4],
     ) {
-        let limits = Limits { first_step: Millis(9_000), hang: Millis(7_000), ..Limits::default() };
+        let (first_step, hang) = (Millis(9_000), Millis(7_000));
+        let limits = Limits { first_step, hang, objects, ..Limits::default() };
         let mut state = State::default();
         let mut now = 0;
         for (wait, event) in events {
