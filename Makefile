@@ -53,8 +53,10 @@ bench-tokens: setup ## Tokenize beside open_clip, on one core each, and print th
 bench-data: build ## Load, index and shard beside webdataset and cp, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--only loader')
 	@exec deploy/bench/run.sh data.py $(BENCH)
 
-bench-orchestrator: ## Measure the scheduler alone: 10,000 workers, 1,000 models (other marks of the orchestrator are not measured yet)
-	@exec $(CARGO) run --quiet --release -p clade-load -- decisions
+bench-orchestrator: ## Measure the scheduler alone, and a coordinator with 10,000 workers connected
+	@$(CARGO) build --release -p clade-load -p clade-coordinator
+	@target/release/clade-load decisions
+	@exec target/release/clade-load connected
 
 simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for one, with its trace)
 	@exec $(CARGO) run --quiet -p clade-sim -- $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000) --keep-going)

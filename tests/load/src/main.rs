@@ -2,11 +2,14 @@
 //!
 //! Judges nothing but speed: what is right is proved by the tests and by `tests/sim`.
 
+mod client;
+mod connected;
 mod decisions;
 mod documents;
 mod mark;
 
 use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -19,10 +22,20 @@ struct Args {
 enum Bench {
     /// The scheduler alone: 10,000 workers, 1,000 models, every change of state encoded for the store
     Decisions(decisions::DecisionsArgs),
+    /// One coordinator on one core with thousands of connected workers
+    Connected(connected::ConnectedArgs),
+    /// Some of these workers; started by `connected`
+    #[command(hide = true)]
+    Client(client::ClientArgs),
 }
 
 fn main() -> anyhow::Result<()> {
+    // The processes of clients inherit it: each worker holds a socket.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     match Args::parse().bench {
         Bench::Decisions(args) => args.run(),
+        Bench::Connected(args) => args.run(),
+        Bench::Client(args) => args.run(),
     }
 }

@@ -17,6 +17,12 @@ pub(crate) fn mark(name: &str, value: f64, unit: &str, wanted: f64) {
     say(format_args!("mark {name} {value:.digits$} {unit} want >= {wanted}: {verdict}"));
 }
 
+/// Prints a mark that wants less than so much.
+pub(crate) fn mark_below(name: &str, value: f64, unit: &str, wanted: f64) {
+    let verdict = if value < wanted { "met" } else { "short" };
+    say(format_args!("mark {name} {value:.1} {unit} want < {wanted:.0}: {verdict}"));
+}
+
 /// Sorted durations.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sorted(Vec<Duration>);
