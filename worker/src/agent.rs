@@ -14,6 +14,7 @@ mod logs;
 mod orders;
 mod outbox;
 mod pace;
+mod reach;
 mod refusals;
 mod session;
 mod slots;
@@ -22,6 +23,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub struct Options {
     /// Part of the topology within which links are fast.
     pub domain: String,
     pub labels: BTreeMap<String, String>,
+    /// Where ranks elsewhere reach those here; by default, from where the coordinator is reached.
+    pub gang_address: Option<IpAddr>,
     pub slots: SlotCount,
     /// Folder of its locks, logs and fences.
     pub state: PathBuf,
@@ -106,6 +110,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         threads_per_rank: options.threads_per_rank,
         devices,
         cache: options.cache,
+        gang_address: options.gang_address,
         stall_after: options.stall_after,
         silent_after: options.silent_after,
     });

@@ -125,6 +125,10 @@ struct AgentArguments {
     /// Marks the machine for placement; may be given several times.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     labels: Vec<(String, String)>,
+    /// Address at which ranks on other machines reach those here, for gangs that span machines
+    /// [default: the one from which this machine reaches the coordinator].
+    #[arg(long, value_name = "IP", env = "CLADE_GANG_ADDRESS")]
+    gang_address: Option<std::net::IpAddr>,
     /// How many ranks it holds at a time: a number, or `auto` for one per GPU, and one if there is none.
     #[arg(long, value_name = "N", default_value = "auto")]
     slots: agent::SlotCount,
@@ -204,6 +208,7 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         name,
         node,
         domain,
+        gang_address,
         labels,
         slots,
         state,
@@ -226,6 +231,7 @@ fn run_agent(arguments: AgentArguments) -> ExitCode {
         connection,
         node: node.unwrap_or_else(|| name.clone()),
         domain: domain.unwrap_or_else(agent::host_name),
+        gang_address,
         name,
         labels,
         slots,

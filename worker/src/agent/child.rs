@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(super) struct Settings {
     pub(super) threads_per_rank: u32,
     pub(super) devices: Devices,
     pub(super) cache: CacheChoice,
+    /// Where ranks elsewhere reach those here, if it was said.
+    pub(super) gang_address: Option<IpAddr>,
     /// Without a unit of work done for this long, a rank is stalled.
     pub(super) stall_after: Duration,
     /// Without a sign of life for this long, too.
@@ -94,6 +97,8 @@ pub(super) fn start(
         .arg(&files.job)
         .env("OMP_NUM_THREADS", settings.threads_per_rank.to_string())
         .env("OMP_WAIT_POLICY", "PASSIVE")
+        // Ranks do not speak to coordinators.
+        .env_remove("CLADE_TOKEN")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(log)

@@ -1,5 +1,6 @@
 //! How an agent takes orders. Every one is safe to repeat, and a stale one is refused.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ impl Agent {
             // The coordinator learns of the leaving soon enough.
             return Ok(());
         }
-        let launch = read_launch(start)?;
+        let mut launch = read_launch(start)?;
         let key = launch.key.clone();
         if let Some(live) = self.live.get(&key) {
             if let Some(address) = launch.job.rendezvous {
@@ -88,6 +89,10 @@ impl Agent {
         if let Some(gone) = self.gone.get(&key).cloned() {
             self.report_exit(key, gone);
             return Ok(());
+        }
+        if launch.key.rank == 0 && launch.job.ranks > 1 {
+            // Where it listens for the others; the system finds a free port.
+            launch.job.rendezvous = Some(SocketAddr::new(self.gang_address(), 0).to_string());
         }
         let slot = launch.slot;
         if let Err(failure) = self.seat(launch) {

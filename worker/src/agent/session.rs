@@ -3,6 +3,7 @@
 //! Decides nothing; the cluster's handle knows whom to call. What is said over a stream is the
 //! agent's business; it gets a sender for each new stream, and its first message there is Hello.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use clade_access::client::{Cluster, Link, Opened, Turn};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::pace::Pace;
+use super::reach;
 
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 const QUEUED_REPORTS: usize = 1024;
@@ -32,6 +34,8 @@ pub(super) enum SessionEvent {
 #[derive(Clone, Debug)]
 pub(super) struct Stream {
     pub(super) coordinator: String,
+    /// From where this machine reaches the coordinator.
+    pub(super) own_address: IpAddr,
     pub(super) reports: mpsc::Sender<SessionRequest>,
     /// Ends this stream; the session then opens another.
     pub(super) close: CancellationToken,
@@ -74,7 +78,9 @@ async fn converse(
     let (reports, queued) = mpsc::channel(QUEUED_REPORTS);
     let close = CancellationToken::new();
     // Before the answer: a coordinator may want to hear Hello first.
-    let stream = Stream { coordinator: url.clone(), reports, close: close.clone() };
+    let own_address = reach::towards(&url).await;
+    let coordinator = url.clone();
+    let stream = Stream { coordinator, own_address, reports, close: close.clone() };
     if events.send(SessionEvent::Opened(stream)).await.is_err() {
         return ("the agent ends".to_owned(), Turn::Next);
     }

@@ -1,6 +1,7 @@
 //! What an agent knows, and what it does when something happens. Never waits.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,6 +133,15 @@ impl Agent {
         &self.identity.worker
     }
 
+    /// Where ranks elsewhere reach those here.
+    pub(super) fn gang_address(&self) -> IpAddr {
+        let seen = match &self.link {
+            Link::Up(stream) | Link::Greeting { stream, .. } => Some(stream.own_address),
+            Link::Down => None,
+        };
+        self.settings.gang_address.or(seen).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
     pub(super) fn is_finished(&self) -> bool {
         self.phase == Phase::Finished
     }
@@ -247,7 +257,7 @@ impl Agent {
         let fence = Some((&key.fence).into());
         match news {
             News::Exited(outcome) => self.exited(key, outcome),
-            News::Undrained { slot, reason } => self.withdraw(slot, reason),
+            News::Undrained { slot, reason } => self.distrust(slot, reason),
             News::Said(FromRank::Rendezvous(address)) => {
                 self.owe(Report::RendezvousPosted(RendezvousPosted { fence, address }));
             }
@@ -274,16 +284,22 @@ impl Agent {
     /// What the latest look at the devices found.
     pub(super) fn devices(&mut self, faults: BTreeMap<u32, String>) {
         for (slot, reason) in faults {
-            self.withdraw(slot, reason);
+            self.distrust(slot, reason);
         }
     }
 
-    /// Offers a slot's device no more, and says so once. A rank that runs there goes on.
+    fn distrust(&mut self, slot: u32, reason: String) {
+        if !self.withdrawn.contains_key(&slot) {
+            tracing::error!(slot, reason, "a device is withdrawn");
+        }
+        self.withdraw(slot, reason);
+    }
+
+    /// Offers a slot no more, and says so once. A rank that runs there goes on.
     fn withdraw(&mut self, slot: u32, reason: String) {
         if slot >= self.slots.count() || self.withdrawn.contains_key(&slot) {
             return;
         }
-        tracing::error!(slot, reason, "a device is withdrawn");
         self.withdrawn.insert(slot, reason.clone());
         self.owe(Report::DeviceWithdrawn(DeviceWithdrawn { slot, reason }));
     }
@@ -319,6 +335,10 @@ impl Agent {
         match self.phase {
             Phase::Serving | Phase::Superseded => {
                 tracing::info!(why, "leaving: ranks save and stop");
+                // First, so that no new rank is sent to the seats that become free.
+                for slot in 0..self.slots.count() {
+                    self.withdraw(slot, format!("the agent is leaving ({why})"));
+                }
                 self.wish_all(&Wish::Save);
                 self.phase = Phase::Leaving;
             }

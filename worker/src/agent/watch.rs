@@ -124,10 +124,6 @@ pub(super) async fn watch(
     while let Ok(Some(line)) = timeout(DRAIN_PATIENCE, drained_line(&mut lines)).await {
         watch.said(&line).await;
     }
-    ended.cancel();
-    if let Err(error) = follower.await {
-        tracing::error!(%error, "the copying of a log failed");
-    }
     let outcome = watch.judge(status, &log);
     child::clean(&job_file, &scratch);
     if let Some(health) = watch.settings.devices.health()
@@ -136,6 +132,11 @@ pub(super) async fn watch(
         watch.tell(News::Undrained { slot, reason }).await;
     }
     watch.tell(News::Exited(outcome)).await;
+    // Peers wait for that word, and a slow store must not keep it; the log's last lines may come later.
+    ended.cancel();
+    if let Err(error) = follower.await {
+        tracing::error!(%error, "the copying of a log failed");
+    }
 }
 
 impl Watch {
