@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator simulate fuzz etcd route-venv s3-venv chart test-outages
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator chaos simulate fuzz etcd route-venv s3-venv chart test-outages
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -53,10 +53,15 @@ bench-tokens: setup ## Tokenize beside open_clip, on one core each, and print th
 bench-data: build ## Load, index and shard beside webdataset and cp, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--only loader')
 	@exec deploy/bench/run.sh data.py $(BENCH)
 
-bench-orchestrator: ## Measure the scheduler alone, and a coordinator with 10,000 workers connected
-	@$(CARGO) build --release -p clade-load -p clade-coordinator
+bench-orchestrator: setup s3-venv etcd ## Measure the scheduler alone, 10,000 connected workers, and how soon a real cluster notices and goes on
+	@$(CARGO) build --release --workspace --bins
 	@target/release/clade-load decisions
-	@exec target/release/clade-load connected
+	@target/release/clade-load connected
+	@exec target/release/clade-arena marks
+
+chaos: setup s3-venv etcd ## Play with a cluster of real processes (ROUNDS=10 SEED=1); the same run must end the same
+	@$(CARGO) build --workspace --bins
+	@exec target/debug/clade-arena chaos --steps 600 --faults-for 90 --rounds $(or $(ROUNDS),10) --seed $(or $(SEED),1)
 
 simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for one, with its trace)
 	@exec $(CARGO) run --quiet -p clade-sim -- $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000) --keep-going)

@@ -16,7 +16,18 @@ sys.setswitchinterval(60)
 main(['-H', '127.0.0.1', '-p', '0'])
 ";
 
+fn environment_at(address: &str) -> [(&'static str, String); 5] {
+    [
+        ("AWS_ENDPOINT", format!("http://{address}")),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ("AWS_REGION", "us-east-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", "test".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
+    ]
+}
+
 /// A running server with one bucket, `clade`.
+#[derive(Debug)]
 pub struct Bucket {
     address: SocketAddr,
     child: Child,
@@ -66,13 +77,17 @@ impl Bucket {
 
     /// What a process must have in its environment to be let in.
     pub fn environment(&self) -> [(&'static str, String); 5] {
-        [
-            ("AWS_ENDPOINT", format!("http://{}", self.address)),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-            ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "test".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "test".to_owned()),
-        ]
+        environment_at(&self.address.to_string())
+    }
+
+    /// The same for whoever comes through a proxy at `address`.
+    pub fn environment_at(&self, address: &str) -> Vec<(String, String)> {
+        let variables = environment_at(address).into_iter();
+        variables.map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Puts a file into the bucket.

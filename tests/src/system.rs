@@ -17,9 +17,12 @@ pub struct System {
 }
 
 /// The folder of the programs built beside this test.
-fn programs() -> anyhow::Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let folder = test.parent().and_then(Path::parent).context("a test lies in target/…/deps")?;
+pub(crate) fn programs() -> anyhow::Result<PathBuf> {
+    // A test lies in target/…/deps, a program beside the others.
+    let own = std::env::current_exe()?;
+    let folder = own.parent().context("a program lies in a folder")?;
+    let folder =
+        if folder.ends_with("deps") { folder.parent().context("target/…")? } else { folder };
     for program in ["clade", "clade-coordinator", "clade-worker"] {
         let path = folder.join(program);
         ensure!(path.exists(), "{} is not built: run `make test`", path.display());
@@ -27,7 +30,7 @@ fn programs() -> anyhow::Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-fn clade() -> anyhow::Result<Command> {
+pub(crate) fn clade() -> anyhow::Result<Command> {
     Ok(Command::new(programs()?.join("clade")))
 }
 
@@ -213,6 +216,11 @@ pub fn clade_with(environment: &[(&str, String)]) -> anyhow::Result<Command> {
     Ok(command)
 }
 
+/// Runs `clade up -f` to its end, on so many workers.
+pub fn up_with_workers(folder: &Path, document: &str, workers: u32) -> anyhow::Result<Output> {
+    up_as(folder, document, &[], workers)
+}
+
 /// Runs `clade up -f` to its end.
 pub fn up_to_the_end(folder: &Path, document: &str) -> anyhow::Result<Output> {
     up_with(folder, document, &[])
@@ -224,12 +232,31 @@ pub fn up_with(
     document: &str,
     environment: &[(&str, String)],
 ) -> anyhow::Result<Output> {
+    up_as(folder, document, environment, 2)
+}
+
+fn up_as(
+    folder: &Path,
+    document: &str,
+    environment: &[(&str, String)],
+    workers: u32,
+) -> anyhow::Result<Output> {
+    let workers = workers.to_string();
     std::fs::create_dir_all(folder)?;
     let path = folder.join("run.yaml");
     std::fs::write(&path, document)?;
     let listen = format!("127.0.0.1:{}", free_port()?);
     Ok(clade_with(environment)?
-        .args(["up", "--workers", "2", "--threads-per-rank", "1", "--plain", "--listen", &listen])
+        .args([
+            "up",
+            "--workers",
+            &workers,
+            "--threads-per-rank",
+            "1",
+            "--plain",
+            "--listen",
+            &listen,
+        ])
         .arg("--data")
         .arg(folder.join("data"))
         .arg("-f")
