@@ -95,8 +95,13 @@ fn killed_ranks(cluster: &Cluster, times: usize) -> anyhow::Result<Vec<(Duration
     let mut taken = Vec::new();
     let mut incarnation = 0;
     for _ in 0..times {
-        let seed =
+        // A checkpoint of its own clears what earlier failures count against it: each of these is a first one.
+        let found =
             wait_for("the seed to train", PATIENCE, || training(cluster, leader, incarnation))?;
+        let seed = wait_for("the seed to save", PATIENCE, || {
+            let seed = training(cluster, leader, incarnation)?;
+            Ok(seed.filter(|it| it["committedStep"].as_u64() > found["committedStep"].as_u64()))
+        })?;
         incarnation = seed["incarnation"].as_u64().context("an incarnation")?;
         let ranks = cluster.ranks()?;
         let (rank, _) = ranks.first().context("a training gang has ranks")?;
