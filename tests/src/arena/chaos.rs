@@ -89,6 +89,13 @@ pub fn play(folder: &Path, round: &Path, plan: &Plan) -> anyhow::Result<Told> {
     told.faults = faults.done;
     eprintln!("finished after {:.1} s and {} faults", began.elapsed().as_secs_f64(), faults.done);
     verdict::no_panic(&cluster)?;
+    let status = cluster.status()?;
+    let restarts: u64 = parts(&status).filter_map(|part| part["restarts"].as_u64()).sum();
+    eprintln!(
+        "works were started again {restarts} times; {:?} fell over by themselves",
+        faults.fallen
+    );
+    ensure!(restarts > 0, "the faults touched no work: they prove nothing");
     let (seed, others) = plan.steps;
     let models = [("seed", seed), ("dense", others), ("expert-0", others), ("expert-1", others)];
     verdict::same_history(&cluster, RUN, &folder.join("store"), &models)?;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::etcd::Etcd;
 use super::metrics;
-use super::network::{HUB, Machine, small_disk};
+use super::network::{HUB, Machine, small_disk, take_disk};
 use super::proxy::Proxy;
 use super::service::Service;
 use crate::bucket::Bucket;
@@ -35,6 +35,14 @@ pub struct Cluster {
     pub store: Proxy,
     pub bucket: Bucket,
     client: Vec<(String, String)>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let services = self.workers.iter_mut().chain(&mut self.coordinators);
+        services.chain(&mut self.etcd.members).for_each(Service::kill);
+        self.disks.iter().chain(&self.etcd.disks).for_each(|disk| take_disk(disk));
+    }
 }
 
 fn tell(arguments: &[&str]) -> anyhow::Result<String> {

@@ -32,6 +32,9 @@ impl Machine {
     pub fn new(name: &str, number: u8) -> anyhow::Result<Self> {
         let machine = Self { name: name.to_owned(), address: format!("10.77.0.{number}") };
         let address = &machine.address;
+        // An earlier cluster of this process has left one of the same name.
+        sh(&format!("ip link del v-{name}")).ok();
+        sh(&format!("ip netns del {name}")).ok();
         sh(&format!("ip netns add {name}"))?;
         sh(&format!("ip link add v-{name} type veth peer name eth0 netns {name}"))?;
         sh(&format!("ip -n {name} link set lo up"))?;
@@ -49,6 +52,11 @@ impl Machine {
     pub fn cut(&self) -> anyhow::Result<()> {
         sh(&format!("ip link set v-{} nomaster", self.name)).map(drop)
     }
+}
+
+/// Takes a small disk away again, with what is on it.
+pub(super) fn take_disk(folder: &Path) {
+    sh(&format!("umount --lazy {}", folder.display())).ok();
 }
 
 /// Gives a folder a disk of its own, of so many MiB.
