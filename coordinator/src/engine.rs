@@ -79,6 +79,12 @@ pub(crate) enum Command {
         fence: Fence,
         progress: v1::Progress,
     },
+    /// What applying this would do, or why it may not: asked before anything is written for it.
+    Propose {
+        spec: Box<RunSpec>,
+        queue: bool,
+        reply: oneshot::Sender<Result<v1::ApplyEffect, Status>>,
+    },
     Apply {
         spec: Box<RunSpec>,
         tars: u32,
@@ -343,6 +349,10 @@ impl Task {
                     self.observed.progress(fence, &progress);
                 }
             }
+            Command::Propose { spec, queue, reply: to } => {
+                let effect = self.would_apply(&spec, queue);
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(effect)))));
+            }
             Command::Apply { spec, tars, queue, reply: to } => {
                 let effect = self.apply(spec, tars, queue, batch);
                 batch.after.push(After::Reply(Box::new(move || drop(to.send(effect)))));
@@ -372,6 +382,26 @@ impl Task {
         }
     }
 
+    /// What applying `spec` does to the state as it is, or why it is refused.
+    fn would_apply(&self, spec: &RunSpec, queue: bool) -> Result<v1::ApplyEffect, Status> {
+        match self.state.runs.get(spec.name()) {
+            None => {
+                if !queue {
+                    let admitted = admit(&self.state, spec);
+                    admitted.map_err(|why| Status::invalid_argument(why.to_string()))?;
+                }
+                Ok(v1::ApplyEffect::Created)
+            }
+            Some(run) if run.head.spec != *spec => Err(outside::other_document(spec.name())),
+            Some(run) => Ok(match run.head.phase {
+                RunPhase::Active | RunPhase::Finished => v1::ApplyEffect::Unchanged,
+                RunPhase::Failed { .. } | RunPhase::Cancelled | RunPhase::Stopping { .. } => {
+                    v1::ApplyEffect::Resumed
+                }
+            }),
+        }
+    }
+
     fn apply(
         &mut self,
         spec: Box<RunSpec>,
@@ -379,24 +409,7 @@ impl Task {
         queue: bool,
         batch: &mut Batch,
     ) -> Result<v1::ApplyEffect, Status> {
-        let effect = match self.state.runs.get(spec.name()) {
-            None => {
-                if !queue {
-                    let admitted = admit(&self.state, &spec);
-                    admitted.map_err(|why| Status::invalid_argument(why.to_string()))?;
-                }
-                v1::ApplyEffect::Created
-            }
-            Some(run) if run.head.spec != *spec => {
-                return Err(outside::other_document(spec.name()));
-            }
-            Some(run) => match run.head.phase {
-                RunPhase::Active | RunPhase::Finished => v1::ApplyEffect::Unchanged,
-                RunPhase::Failed { .. } | RunPhase::Cancelled | RunPhase::Stopping { .. } => {
-                    v1::ApplyEffect::Resumed
-                }
-            },
-        };
+        let effect = self.would_apply(&spec, queue)?;
         let refused = self.event(Event::Applied { spec, tars }, batch);
         refused.map_or(Ok(effect), |why| Err(outside::refused(&why)))
     }

@@ -1,18 +1,19 @@
 //! The operators' side of the coordinator: apply, cancel, status, report, logs.
 
+mod intake;
+
 use clade_core::ids::{ParseIdError, RunName, WorkId};
-use clade_core::job::Failure;
 use clade_core::spec::RunSpec;
 use clade_proto::v1::run_service_server::RunService;
 use clade_proto::v1::{self, ApplyEffect};
-use clade_store::{Buckets, Inputs, Store, StoreError, find_inputs_in, keys};
+use clade_store::{Buckets, Store, StoreError, find_inputs_in, keys};
 use tonic::{Request, Response, Status};
 
+use self::intake::{check_paths, check_store, write_run};
 use crate::engine::Command;
 use crate::outside;
 use crate::question::{Page, Question};
 use crate::role::Roles;
-use crate::state::Cluster;
 
 /// Bytes of each log shown unless asked for more or less.
 const DEFAULT_TAIL: u64 = 64 * 1024;
@@ -57,20 +58,20 @@ impl RunService for Operators {
         let mut spec = RunSpec::parse(&document).map_err(|error| refused(&error))?;
         spec.resolve(&base_dir);
         let name = spec.name().clone();
-        let find = |reply| Command::Ask(Question::Find { run: name.clone(), reply });
-        let found = engine.ask(find).await?;
-        let tars = match found {
-            Some((known, _)) if known != spec => return Err(outside::other_document(&name)),
+        let propose = |reply| Command::Propose { spec: Box::new(spec.clone()), queue, reply };
+        let tars = match engine.ask(propose).await?? {
             // The inputs of a known run are those it was made with.
-            Some(_) => 0,
-            None => {
+            ApplyEffect::Resumed | ApplyEffect::Unchanged | ApplyEffect::Unspecified => 0,
+            ApplyEffect::Created => {
                 let inputs = find_inputs_in(&spec.spec.dataset.shards, &Buckets::default())
                     .await
                     .map_err(|error| refused(&format!("spec.dataset.shards: {error}")))?;
+                let tars = u32::try_from(inputs.tars.len());
+                let tars = tars.map_err(|_| refused(&"too many input tars"))?;
                 check_paths(&spec).map_err(|error| refused(&error))?;
                 check_store(&spec).await?;
                 write_run(engine.cluster(), &spec, &document, &inputs).await?;
-                u32::try_from(inputs.tars.len()).map_err(|_| refused(&"too many input tars"))?
+                tars
             }
         };
         let spec = Box::new(spec);
@@ -203,97 +204,6 @@ fn is_wanted(name: &str, work: &str) -> bool {
     work.is_empty()
         || work.parse::<WorkId>().is_ok()
         || is_stage && name.starts_with(&format!("logs/{work}."))
-}
-
-/// Whether the paths a run names are there, so that it does not fail an hour later.
-fn check_paths(spec: &RunSpec) -> Result<(), String> {
-    let inner = &spec.spec;
-    let one = |key: &'static str, path: &String| (key, path.clone());
-    let mut paths = vec![
-        one("spec.embedding.encoder", &inner.embedding.encoder),
-        one("spec.model.vocabulary", &inner.model.vocabulary),
-    ];
-    let sets = &inner.evaluation;
-    paths.extend(sets.classification.iter().map(|it| one("spec.evaluation.classification", it)));
-    paths.extend(sets.retrieval.iter().map(|it| one("spec.evaluation.retrieval", it)));
-    for (key, path) in paths {
-        let plain = path.strip_prefix("file://").unwrap_or(&path);
-        if !std::path::Path::new(plain).exists() {
-            return Err(format!("{key}: `{plain}` is not there; `make setup` brings the demo's"));
-        }
-    }
-    Ok(())
-}
-
-/// Proves that the run's store can be written to and keeps its promises, before anything rests on it.
-async fn check_store(spec: &RunSpec) -> Result<(), Status> {
-    let refused = |error: StoreError| {
-        let otherwise = failed(&error);
-        match Failure::from(error) {
-            failure if failure.may_retry() => otherwise,
-            failure => Status::invalid_argument(format!("spec.store: {failure}")),
-        }
-    };
-    let store = Store::open(&spec.spec.store).map_err(refused)?;
-    store.check().await.map_err(refused)
-}
-
-/// Writes what every rank of the run reads. Repeating it with the same run is harmless.
-async fn write_run(
-    cluster: &Cluster,
-    spec: &RunSpec,
-    document: &str,
-    inputs: &Inputs,
-) -> Result<(), Status> {
-    let name = spec.name();
-    let store = Store::open(&spec.spec.store).map_err(|error| failed(&error))?;
-    let json = |value: serde_json::Result<Vec<u8>>| {
-        value.map_err(|error| Status::internal(error.to_string()))
-    };
-    let files = [
-        (keys::spec_source(name), document.as_bytes().to_vec()),
-        (keys::spec(name), json(serde_json::to_vec_pretty(spec))?),
-        (keys::inputs(name), json(serde_json::to_vec_pretty(inputs))?),
-    ];
-    let known = store.list(&keys::run(name)).await.map_err(|error| failed(&error))?;
-    let is_ours = |key: &str| key == keys::cluster(name) || files.iter().any(|(it, _)| it == key);
-    if let Some(stranger) = known.iter().find(|it| !is_ours(&it.key)) {
-        return Err(Status::failed_precondition(format!(
-            "{} holds artefacts of another run `{name}` (such as {}), which this coordinator does \
-             not know: choose another metadata.name or store, or remove that folder",
-            store.uri(),
-            stranger.key
-        )));
-    }
-    claim(&store, cluster, name).await?;
-    for (key, bytes) in files {
-        store.put(&key, bytes).await.map_err(|error| failed(&error))?;
-    }
-    Ok(())
-}
-
-/// Makes a run's folder this cluster's, or refuses it if it is another's: two clusters may share a
-/// bucket, and never a run.
-async fn claim(store: &Store, cluster: &Cluster, run: &RunName) -> Result<(), Status> {
-    let own = serde_json::to_vec(cluster).map_err(|error| Status::internal(error.to_string()))?;
-    let key = keys::cluster(run);
-    match store.put_new(&key, own.clone()).await {
-        Ok(_) => return Ok(()),
-        Err(StoreError::AlreadyExists { .. }) => (),
-        Err(error) => return Err(failed(&error)),
-    }
-    let found = store.get(&key).await.map_err(|error| failed(&error))?;
-    if found == own {
-        return Ok(());
-    }
-    let other = serde_json::from_slice::<Cluster>(&found).map(|it| it.name);
-    let other = other.unwrap_or_else(|_| "nobody knows whose".to_owned());
-    Err(Status::failed_precondition(format!(
-        "{}/{} is a run of another cluster (`{other}`), or of this one before its state was removed: \
-         choose another metadata.name or store, or remove that folder",
-        store.uri(),
-        keys::run(run)
-    )))
 }
 
 /// Where the bundle and the report of a finished run lie, for people.
