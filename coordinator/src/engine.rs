@@ -51,6 +51,12 @@ const COUNT: Duration = Duration::from_secs(5);
 /// Commands that may wait.
 const COMMANDS: usize = 4096;
 
+/// Words about inspections that may wait; those beyond are said again.
+const TROUBLES: usize = 256;
+
+/// How often it is said that the state is waited for.
+const WAITING: Duration = Duration::from_secs(1);
+
 /// Commands that may share a transaction, so that nobody waits long for an answer.
 const AT_ONCE: usize = 512;
 
@@ -163,6 +169,7 @@ pub(crate) fn new(
     metrics: Metrics,
 ) -> (Engine, Task) {
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let (trouble, troubles) = mpsc::channel(TROUBLES);
     let (over, term, cluster) = (CancellationToken::new(), state.term, lead.cluster());
     let task = Task {
         lead,
@@ -175,6 +182,8 @@ pub(crate) fn new(
         observed: Observed::default(),
         streams: BTreeMap::new(),
         outside: JoinSet::new(),
+        troubles,
+        trouble,
     };
     (Engine { commands: sender, over, term, cluster }, task)
 }
@@ -200,6 +209,9 @@ pub(crate) struct Task {
     streams: BTreeMap<WorkerId, (StreamId, Orders)>,
     /// Listings and deletions in the object store, each of which ends in an event or in nothing.
     outside: JoinSet<Option<Event>>,
+    /// Why inspections have not ended, as they say it.
+    troubles: mpsc::Receiver<(Fence, String)>,
+    trouble: mpsc::Sender<(Fence, String)>,
 }
 
 impl Task {
@@ -229,7 +241,7 @@ impl Task {
                 // Parts of a large change follow one another, but let in what came meanwhile.
                 let _taken = self.event(Event::Tick, &mut batch);
                 self.let_in(&mut batch);
-                more = batch.more;
+                more = batch.has_more();
                 self.finish(batch).await?;
                 continue;
             }
@@ -246,13 +258,14 @@ impl Task {
                         let _taken = self.event(event, &mut batch);
                     }
                     Ok(None) => (),
-                    // What it was to find out is asked again by the next leader, this one or another.
+                    // An inspection catches its own panics; what could not be deleted is left.
                     Err(error) => error!(%error, "a store task panicked"),
                 },
+                Some((fence, why)) = self.troubles.recv() => self.observed.trouble(fence, why),
                 Some(command) = self.commands.recv() => self.command(command, &mut batch),
             }
             self.let_in(&mut batch);
-            more = batch.more;
+            more = batch.has_more();
             self.finish(batch).await?;
         }
     }
@@ -273,7 +286,16 @@ impl Task {
         let (transactions, after) = batch.split();
         for writes in transactions {
             let begun = Instant::now();
-            let saved = self.lead.save(&writes).await;
+            let saved = {
+                // It may wait as long as the lead lasts, and must not be dropped half way.
+                let mut saving = std::pin::pin!(self.lead.save(&writes));
+                loop {
+                    match tokio::time::timeout(WAITING, saving.as_mut()).await {
+                        Ok(saved) => break saved,
+                        Err(_) => self.metrics.waits(Instant::now()),
+                    }
+                }
+            };
             let outcome = match &saved {
                 Ok(()) => Outcome::Committed,
                 Err(LeadError::Deposed { .. }) => Outcome::Refused,
@@ -430,9 +452,8 @@ impl Task {
             self.metrics.invariant_violated(violation.invariant);
             error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");
         }
-        batch.join(codec::encode(&self.state, &effects.changed));
+        batch.join(codec::encode(&self.state, &effects.changed), effects.more);
         batch.after.extend(effects.actions.into_iter().map(|action| After::Act(Box::new(action))));
-        batch.more = effects.more;
         effects.refusal
     }
 
@@ -442,6 +463,7 @@ impl Task {
             return;
         }
         self.counted = Some(Instant::now());
+        self.observed.prune(&self.state);
         self.metrics.workers(&view::worker_counts(&self.state));
         self.metrics.works(&view::work_counts(&self.state));
     }
@@ -474,7 +496,8 @@ impl Task {
             Action::Inspect { fence } => {
                 if let Some(run) = self.state.runs.get(&fence.run) {
                     let store = run.head.spec.spec.store.clone();
-                    self.outside.spawn(outside::inspect(store, fence));
+                    let trouble = self.trouble.clone();
+                    self.outside.spawn(outside::inspect(store, fence, trouble));
                 }
             }
             Action::Collect { run, checkpoints } => {
