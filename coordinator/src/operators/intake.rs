@@ -57,8 +57,7 @@ pub(super) async fn write_run(
 ) -> Result<(), Status> {
     let name = spec.name();
     let store = Store::open(&spec.spec.store).map_err(|error| failed(&error))?;
-    let ours =
-        [keys::cluster(name), keys::spec(name), keys::inputs(name), keys::spec_source(name)];
+    let ours = [keys::cluster(name), keys::spec(name), keys::inputs(name), keys::spec_source(name)];
     let known = store.list(&keys::run(name)).await.map_err(|error| failed(&error))?;
     if let Some(stranger) = known.iter().find(|it| !ours.contains(&it.key)) {
         return Err(Status::failed_precondition(format!(
@@ -157,8 +156,7 @@ mod tests {
         let (second, other_document) = spec(&folder, "seed: 8");
         assert_ne!(first, second);
         write_run(&cluster, &first, &document, &inputs(1)).await.unwrap();
-        let refused =
-            write_run(&cluster, &second, &other_document, &inputs(1)).await.unwrap_err();
+        let refused = write_run(&cluster, &second, &other_document, &inputs(1)).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
         assert!(refused.message().contains("with another document"), "{refused}");
         let refused = write_run(&cluster, &first, &document, &inputs(2)).await.unwrap_err();
