@@ -89,7 +89,8 @@ async fn ten_thousand_jobs_are_cancelled(folder: &Path, arguments: &[&str]) {
     let small = metric(&first, "clade_state_transaction_keys_bucket{le=\"100.0\"}");
     eprintln!("{all} transactions, none of more than 100 keys");
     assert_eq!(small, all);
-    assert!(all > u64::from(JOBS / 32 / 100), "so many chunks of jobs do not fit fewer");
+    // Each of the 313 chunks of jobs changes when they start, are stopped, and have left.
+    assert!(all >= 3 * u64::from(JOBS.div_ceil(32).div_ceil(100)), "{all}");
 
     // What was saved is the same.
     drop(fleet);

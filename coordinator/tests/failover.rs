@@ -203,8 +203,8 @@ async fn after_all_of_etcd_was_down_the_state_is_right_and_no_coordinator_has_en
         assert!(refusal.message().contains("copy of the state is 1"), "{refusal}");
         assert!(down.elapsed() > Duration::from_secs(7));
         let ready = coordinator.probe("/readyz");
-        assert!(ready.starts_with("HTTP/1.1 503 ") && ready.contains(" old"), "{ready}");
-        assert!(coordinator.probe("/healthz").starts_with("HTTP/1.1 200 "));
+        assert!(ready.starts_with("HTTP/1.0 503 ") && ready.contains(" old"), "{ready}");
+        assert!(coordinator.probe("/healthz").starts_with("HTTP/1.0 200 "));
     }
     tokio::time::sleep(outage().saturating_sub(down.elapsed())).await;
     assert!(coordinators.iter_mut().all(Coordinator::is_alive));
@@ -256,7 +256,7 @@ async fn a_full_etcd_is_said_and_survived_and_compacting_it_hurts_nobody() {
     })
     .await;
     let healthy = coordinators[first].probe("/healthz");
-    assert!(healthy.starts_with("HTTP/1.1 200 "), "{healthy}");
+    assert!(healthy.starts_with("HTTP/1.0 200 "), "{healthy}");
     let said = etcd.ctl(&["get", "/junk", "--keys-only", "-w", "json"]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     etcd.ctl(&["compact", "--physical", &said["header"]["revision"].to_string()]);
