@@ -241,7 +241,7 @@ mod tests {
         status.leader = "http://b:7600".to_owned();
         let text = render(&status, sample::NOW_MS, 60);
         assert!(
-            text.contains("\n2 nodes get nothing new: gpu-1 (cordoned: fan is loud), gpu-…\n"),
+            text.contains("\n2 nodes get nothing new: gpu-1 (cordoned: fan is loud), gpu…\n"),
             "{text}"
         );
         assert!(text.ends_with("; http://b:7600 leads and was not reached\n"), "{text}");
