@@ -251,3 +251,36 @@ fn decode(value: &KeyValue) -> Option<Leader> {
         .inspect_err(|error| warn!(%error, "cannot read who leads"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::options::EtcdPlace;
+
+    #[test]
+    fn a_view_is_confirmed_once_it_has_told_what_etcd_had_and_given_up_if_it_never_does() {
+        let (urls, prefix) = (vec!["http://nobody:1".to_owned()], "/clade/a".to_owned());
+        let place = EtcdPlace { urls, prefix, ca: None, identity: None, user: None };
+        let keys = Keys::new(&place.prefix);
+        let mut following =
+            Following::new(Arc::new(Members::new(&place)), keys, Arc::new(Notify::new()));
+        following.told = Some(5);
+        let asked = Instant::now();
+        following.take_newest(Ok(Newest { revision: 7, asked })).unwrap();
+        // Later questions do not put the first one off.
+        let later = asked + BEHIND / 2;
+        following.take_newest(Ok(Newest { revision: 9, asked: later })).unwrap();
+        following.told = Some(6);
+        following.confirm();
+        assert!(following.pending.is_empty(), "revision 7 was not told yet");
+        following.told = Some(7);
+        following.confirm();
+        assert_eq!(following.pending.pop_front(), Some(Change::Confirmed { as_of: asked }));
+
+        following.take_newest(Ok(Newest { revision: 9, asked: later })).unwrap();
+        let far = later + BEHIND * 2;
+        let behind = following.take_newest(Ok(Newest { revision: 9, asked: far })).unwrap_err();
+        assert_eq!(behind, "the watch does not tell what was written");
+        assert!(following.pending.is_empty());
+    }
+}
