@@ -121,7 +121,7 @@ async fn a_run_that_cannot_be_seated_is_refused_and_leaves_nothing_in_its_store(
     let coordinator = Coordinator::start(folder.path(), &[&state]);
     leader(std::slice::from_ref(&coordinator)).await;
     // The seed model needs two seats.
-    let _narrow = Worker::new("narrow", 1).attach(&[coordinator.url.clone()]).await;
+    let _narrow = Worker::new("narrow", 1).attach(std::slice::from_ref(&coordinator.url)).await;
     let document = cluster::document(folder.path(), "wide", 1);
     let refused = coordinator.apply(document.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
