@@ -1,7 +1,8 @@
 //! A client of one coordinator, or of several of which one leads.
 //!
 //! It finds out who leads by asking: a standby answers `UNAVAILABLE` and may name the leader in the
-//! metadata [`LEADER`]. It says who asks, by a token or a certificate, and never over a connection
+//! metadata [`LEADER`]. One that answers from its copy of the state names the leader as well, who knows
+//! more and is asked instead if it can be reached. It says who asks, by a token or a certificate, and never over a connection
 //! on which others could read the token.
 
 mod address;
@@ -36,6 +37,10 @@ pub const LEADER: &str = "clade-leader";
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// A report or all logs of a run are read from the store: more than a moment, less than this.
 const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// A leader that a standby's answer named has less time: what the standby said would do.
+const LEADER_LIMIT: Duration = Duration::from_secs(3);
+/// For so long a leader that could not be reached is not tried in a standby's place.
+const SHUNNED: Duration = Duration::from_secs(30);
 /// A leader that was cut off is noticed while the next one still waits for its workers.
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(3);
 const KEEPALIVE_LIMIT: Duration = Duration::from_secs(3);
@@ -83,6 +88,8 @@ struct Shared {
     credentials: Mutex<Credentials>,
     /// Each connects when it is first used, and again when it must. By [`Address::url`].
     links: Mutex<BTreeMap<String, Link>>,
+    /// A leader that cannot be reached from here, and since when that is known.
+    shunned: Mutex<Option<(String, tokio::time::Instant)>>,
 }
 
 /// A fresh connection for a stream, and where it leads.
@@ -111,6 +118,7 @@ impl Cluster {
                 candidates: Mutex::new(candidates),
                 credentials: Mutex::new(credentials),
                 links: Mutex::default(),
+                shunned: Mutex::default(),
             }),
         })
     }
@@ -131,6 +139,19 @@ impl Cluster {
     pub async fn call<T, F>(
         &self,
         patience: Patience,
+        request: impl FnMut(Link) -> F,
+    ) -> Result<T, CallFailed>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_within(CALL_LIMIT, patience, request).await
+    }
+
+    /// The same for a request that takes another time than most: each try has as long as `limit`.
+    pub async fn call_within<T, F>(
+        &self,
+        limit: Duration,
+        patience: Patience,
         mut request: impl FnMut(Link) -> F,
     ) -> Result<T, CallFailed>
     where
@@ -139,7 +160,7 @@ impl Cluster {
         let began = tokio::time::Instant::now();
         let mut rounds = 0;
         loop {
-            let failed = match self.round(&mut request).await {
+            let failed = match self.round(limit, &mut request).await {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -153,7 +174,11 @@ impl Cluster {
     }
 
     /// Asks every address once, and where hints lead.
-    async fn round<T, F>(&self, request: &mut impl FnMut(Link) -> F) -> Result<T, CallFailed>
+    async fn round<T, F>(
+        &self,
+        limit: Duration,
+        request: &mut impl FnMut(Link) -> F,
+    ) -> Result<T, CallFailed>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -161,14 +186,9 @@ impl Cluster {
         let mut told: Option<CallFailed> = None;
         loop {
             let address = locked(&self.shared.candidates).aim().clone();
-            let answer = match self.link(&address) {
-                Ok(link) => request(link).await,
-                Err(error) => Err(Status::failed_precondition(error.to_string())),
-            };
-            let status = match answer {
+            let status = match self.ask(&address, limit, request).await {
                 Ok(answer) => {
-                    locked(&self.shared.candidates).answered(address.url());
-                    return Ok(answer.into_inner());
+                    return Ok(self.prefer_leader(&address, limit, answer, request).await);
                 }
                 Err(status) => status,
             };
@@ -187,6 +207,60 @@ impl Cluster {
                 return Err(worst);
             }
             told = Some(worst);
+        }
+    }
+
+    /// Asks one coordinator once.
+    async fn ask<T, F>(
+        &self,
+        address: &Address,
+        limit: Duration,
+        request: &mut impl FnMut(Link) -> F,
+    ) -> Result<Response<T>, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let link = self.link(address);
+        let link = link.map_err(|error| Status::failed_precondition(error.to_string()))?;
+        let late = |_| Status::deadline_exceeded(format!("no answer within {limit:?}"));
+        tokio::time::timeout(limit, request(link)).await.map_err(late)?
+    }
+
+    /// The answer of the leader that a standby's `answer` names, or that one if it cannot be had.
+    async fn prefer_leader<T, F>(
+        &self,
+        address: &Address,
+        limit: Duration,
+        answer: Response<T>,
+        request: &mut impl FnMut(Link) -> F,
+    ) -> T
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        locked(&self.shared.candidates).answered(address.url());
+        let named = answer.metadata().get(LEADER);
+        let named = named.and_then(|value| Address::parse(value.to_str().ok()?).ok());
+        let mirrored = answer.into_inner();
+        let Some(leader) = named.filter(|it| it != address && (it.is_tls() || !address.is_tls()))
+        else {
+            return mirrored;
+        };
+        let shunned = locked(&self.shared.shunned).clone();
+        if shunned.is_some_and(|(url, since)| url == leader.url() && since.elapsed() < SHUNNED) {
+            return mirrored;
+        }
+        match self.ask(&leader, limit.min(LEADER_LIMIT), request).await {
+            Ok(answer) => {
+                let mut candidates = locked(&self.shared.candidates);
+                candidates.failed(address.url(), Some(leader.clone()));
+                candidates.answered(leader.url());
+                answer.into_inner()
+            }
+            Err(_) => {
+                let now = tokio::time::Instant::now();
+                *locked(&self.shared.shunned) = Some((leader.url().to_owned(), now));
+                mirrored
+            }
         }
     }
 
@@ -285,7 +359,7 @@ fn endpoint(address: &Address, credentials: &Credentials) -> Result<Endpoint, Co
 }
 
 fn link(address: &Address, credentials: &Credentials) -> Result<Link, ConnectError> {
-    let channel = endpoint(address, credentials)?.timeout(CALL_LIMIT).connect_lazy();
+    let channel = endpoint(address, credentials)?.connect_lazy();
     Ok(InterceptedService::new(channel, credentials.bearer()))
 }
 

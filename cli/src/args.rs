@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clade_access::client::ConnectFlags;
+use clade_core::ids::Stage;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use access::{Certs, CertsAction, Token, TokenAction};
@@ -28,6 +29,7 @@ Examples:
   clade apply -f run.yaml --wait  give a run to a coordinator and watch it to its end
   clade status --watch            what every stage and model does, and why it waits
   clade logs expert-2             what the ranks of expert-2 wrote, the dead ones too
+  clade jobs --phase failed       the jobs of a run one by one, and why each is where it is
   clade report                    the report of the finished run
   clade workers                   the machines, their devices, and why one gets nothing
   clade drain NODE --reason TEXT  empty a machine before its repair, without losing a step
@@ -45,6 +47,7 @@ pub(crate) enum Command {
     Up(Up),
     Apply(Apply),
     Status(Status),
+    Jobs(Jobs),
     Logs(Logs),
     Cancel(Cancel),
     Report(Report),
@@ -142,6 +145,26 @@ pub(crate) enum Format {
     Json,
 }
 
+/// Lists the jobs of a run one by one: their phase, tries, seats, and why each is where it is.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  clade jobs --phase failed            what failed in the only run, and why
+  clade jobs clipart --stage embed     one stage of a named run
+  clade jobs -o json | jq -r '.jobs[] | select(.restarts > 0) | .work'")]
+pub(crate) struct Jobs {
+    /// The run; may be left out when there is exactly one.
+    pub(crate) run: Option<String>,
+    /// Only jobs of this stage, such as `embed`.
+    #[arg(long)]
+    pub(crate) stage: Option<Stage>,
+    /// Only jobs in this phase.
+    #[arg(long, value_parser = ["waiting", "backoff", "running", "stopping", "done", "failed"])]
+    pub(crate) phase: Option<String>,
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
 /// Prints what the ranks of a work wrote, those of dead ones too.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -157,7 +180,7 @@ pub(crate) struct Logs {
     /// A model (`expert-2`), a stage (`embed`) or a job (`embed.3`); everything if left out.
     #[arg(value_name = "WORK")]
     pub(crate) second: Option<String>,
-    /// Bytes of each log, from its end: 4000, 64k, 2M.
+    /// Bytes of each log, from its end: 4000, 64k, 1M, which is the most.
     #[arg(long, value_name = "BYTES", default_value = "64k", value_parser = parse_bytes)]
     pub(crate) tail: u64,
 }

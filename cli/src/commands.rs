@@ -5,6 +5,7 @@ mod cancel;
 mod certs;
 mod cordon;
 mod drain;
+mod jobs;
 mod logs;
 mod provenance;
 mod report;
@@ -27,6 +28,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Up(args) => crate::up::up(args).await,
         Command::Apply(args) => apply::run(&connect()?, args).await,
         Command::Status(args) => status::run(&connect()?, args).await,
+        Command::Jobs(args) => jobs::run(&connect()?, args).await,
         Command::Logs(args) => logs::run(&connect()?, args).await,
         Command::Workers(args) => workers::run(&connect()?, args).await,
         Command::Cordon(args) => cordon::cordon(&connect()?, args).await,

@@ -4,6 +4,7 @@
 
 pub(crate) mod fleet;
 pub(crate) mod fleet_json;
+pub(crate) mod jobs;
 pub(crate) mod json;
 pub(crate) mod number;
 pub(crate) mod part;

@@ -151,6 +151,50 @@ fn status_tells_in_a_table_of_one_run_or_all() {
 }
 
 #[test]
+fn jobs_are_listed_over_all_pages_by_stage_and_phase() {
+    let served = served();
+    // The run is on the second page of the status.
+    served.mark("paged");
+    served.check(
+        &["jobs"],
+        expect![[r#"
+        exit 0
+        JOB      PHASE    TRY  RESTARTS  WHY
+        embed.0  running  1    0         on w1:0
+        embed.1  failed   1    0         bad data: no pairs
+        embed.2  running  1    0         on w1:0
+    "#]],
+    );
+    let json = served.clade(&["jobs", "clipart", "--phase", "failed", "-o", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["jobs"].as_array().unwrap().len(), 1);
+    assert_eq!(json["jobs"][0]["work"], "embed.1");
+    served.check(
+        &["jobs", "clipart", "--stage", "index"],
+        expect![[r#"
+        exit 0
+        no such jobs
+    "#]],
+    );
+    for wrong in [["--stage", "embedd"], ["--phase", "lost"]] {
+        let output = served.clade(&[&["jobs"][..], &wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{}", told(&output));
+    }
+}
+
+#[test]
+fn applying_outlasts_a_listing_longer_than_other_requests_may_take_and_says_so() {
+    let served = served();
+    served.mark("slow");
+    served.check(&["apply", "-f", "run.yaml"], expect![[r#"
+        exit 0
+        the coordinator looks for the run's input tars and tries its store; for large buckets that takes a minute or two
+        run clipart created
+        see it with `clade status --watch`
+    "#]]);
+}
+
+#[test]
 fn a_node_is_cordoned_drained_and_taken_up_again() {
     let served = served();
     served.check(

@@ -51,6 +51,12 @@ const COUNT: Duration = Duration::from_secs(5);
 /// Commands that may wait.
 const COMMANDS: usize = 4096;
 
+/// Words about inspections that may wait; those beyond are said again.
+const TROUBLES: usize = 256;
+
+/// How often it is said that the state is waited for.
+const WAITING: Duration = Duration::from_secs(1);
+
 /// Commands that may share a transaction, so that nobody waits long for an answer.
 const AT_ONCE: usize = 512;
 
@@ -78,6 +84,12 @@ pub(crate) enum Command {
         worker: WorkerId,
         fence: Fence,
         progress: v1::Progress,
+    },
+    /// What applying this would do, or why it may not: asked before anything is written for it.
+    Propose {
+        spec: Box<RunSpec>,
+        queue: bool,
+        reply: oneshot::Sender<Result<v1::ApplyEffect, Status>>,
     },
     Apply {
         spec: Box<RunSpec>,
@@ -157,6 +169,7 @@ pub(crate) fn new(
     metrics: Metrics,
 ) -> (Engine, Task) {
     let (sender, commands) = mpsc::channel(COMMANDS);
+    let (trouble, troubles) = mpsc::channel(TROUBLES);
     let (over, term, cluster) = (CancellationToken::new(), state.term, lead.cluster());
     let task = Task {
         lead,
@@ -169,6 +182,8 @@ pub(crate) fn new(
         observed: Observed::default(),
         streams: BTreeMap::new(),
         outside: JoinSet::new(),
+        troubles,
+        trouble,
     };
     (Engine { commands: sender, over, term, cluster }, task)
 }
@@ -194,6 +209,9 @@ pub(crate) struct Task {
     streams: BTreeMap<WorkerId, (StreamId, Orders)>,
     /// Listings and deletions in the object store, each of which ends in an event or in nothing.
     outside: JoinSet<Option<Event>>,
+    /// Why inspections have not ended, as they say it.
+    troubles: mpsc::Receiver<(Fence, String)>,
+    trouble: mpsc::Sender<(Fence, String)>,
 }
 
 impl Task {
@@ -223,7 +241,7 @@ impl Task {
                 // Parts of a large change follow one another, but let in what came meanwhile.
                 let _taken = self.event(Event::Tick, &mut batch);
                 self.let_in(&mut batch);
-                more = batch.more;
+                more = batch.has_more();
                 self.finish(batch).await?;
                 continue;
             }
@@ -240,13 +258,14 @@ impl Task {
                         let _taken = self.event(event, &mut batch);
                     }
                     Ok(None) => (),
-                    // What it was to find out is asked again by the next leader, this one or another.
+                    // An inspection catches its own panics; what could not be deleted is left.
                     Err(error) => error!(%error, "a store task panicked"),
                 },
+                Some((fence, why)) = self.troubles.recv() => self.observed.trouble(fence, why),
                 Some(command) = self.commands.recv() => self.command(command, &mut batch),
             }
             self.let_in(&mut batch);
-            more = batch.more;
+            more = batch.has_more();
             self.finish(batch).await?;
         }
     }
@@ -267,7 +286,16 @@ impl Task {
         let (transactions, after) = batch.split();
         for writes in transactions {
             let begun = Instant::now();
-            let saved = self.lead.save(&writes).await;
+            let saved = {
+                // It may wait as long as the lead lasts, and must not be dropped half way.
+                let mut saving = std::pin::pin!(self.lead.save(&writes));
+                loop {
+                    match tokio::time::timeout(WAITING, saving.as_mut()).await {
+                        Ok(saved) => break saved,
+                        Err(_) => self.metrics.waits(Instant::now()),
+                    }
+                }
+            };
             let outcome = match &saved {
                 Ok(()) => Outcome::Committed,
                 Err(LeadError::Deposed { .. }) => Outcome::Refused,
@@ -343,6 +371,10 @@ impl Task {
                     self.observed.progress(fence, &progress);
                 }
             }
+            Command::Propose { spec, queue, reply: to } => {
+                let effect = self.would_apply(&spec, queue);
+                batch.after.push(After::Reply(Box::new(move || drop(to.send(effect)))));
+            }
             Command::Apply { spec, tars, queue, reply: to } => {
                 let effect = self.apply(spec, tars, queue, batch);
                 batch.after.push(After::Reply(Box::new(move || drop(to.send(effect)))));
@@ -372,6 +404,26 @@ impl Task {
         }
     }
 
+    /// What applying `spec` does to the state as it is, or why it is refused.
+    fn would_apply(&self, spec: &RunSpec, queue: bool) -> Result<v1::ApplyEffect, Status> {
+        match self.state.runs.get(spec.name()) {
+            None => {
+                if !queue {
+                    let admitted = admit(&self.state, spec);
+                    admitted.map_err(|why| Status::invalid_argument(why.to_string()))?;
+                }
+                Ok(v1::ApplyEffect::Created)
+            }
+            Some(run) if run.head.spec != *spec => Err(outside::other_document(spec.name())),
+            Some(run) => Ok(match run.head.phase {
+                RunPhase::Active | RunPhase::Finished => v1::ApplyEffect::Unchanged,
+                RunPhase::Failed { .. } | RunPhase::Cancelled | RunPhase::Stopping { .. } => {
+                    v1::ApplyEffect::Resumed
+                }
+            }),
+        }
+    }
+
     fn apply(
         &mut self,
         spec: Box<RunSpec>,
@@ -379,24 +431,7 @@ impl Task {
         queue: bool,
         batch: &mut Batch,
     ) -> Result<v1::ApplyEffect, Status> {
-        let effect = match self.state.runs.get(spec.name()) {
-            None => {
-                if !queue {
-                    let admitted = admit(&self.state, &spec);
-                    admitted.map_err(|why| Status::invalid_argument(why.to_string()))?;
-                }
-                v1::ApplyEffect::Created
-            }
-            Some(run) if run.head.spec != *spec => {
-                return Err(outside::other_document(spec.name()));
-            }
-            Some(run) => match run.head.phase {
-                RunPhase::Active | RunPhase::Finished => v1::ApplyEffect::Unchanged,
-                RunPhase::Failed { .. } | RunPhase::Cancelled | RunPhase::Stopping { .. } => {
-                    v1::ApplyEffect::Resumed
-                }
-            },
-        };
+        let effect = self.would_apply(&spec, queue)?;
         let refused = self.event(Event::Applied { spec, tars }, batch);
         refused.map_or(Ok(effect), |why| Err(outside::refused(&why)))
     }
@@ -417,9 +452,8 @@ impl Task {
             self.metrics.invariant_violated(violation.invariant);
             error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");
         }
-        batch.join(codec::encode(&self.state, &effects.changed));
+        batch.join(codec::encode(&self.state, &effects.changed), effects.more);
         batch.after.extend(effects.actions.into_iter().map(|action| After::Act(Box::new(action))));
-        batch.more = effects.more;
         effects.refusal
     }
 
@@ -429,6 +463,7 @@ impl Task {
             return;
         }
         self.counted = Some(Instant::now());
+        self.observed.prune(&self.state);
         self.metrics.workers(&view::worker_counts(&self.state));
         self.metrics.works(&view::work_counts(&self.state));
     }
@@ -461,7 +496,8 @@ impl Task {
             Action::Inspect { fence } => {
                 if let Some(run) = self.state.runs.get(&fence.run) {
                     let store = run.head.spec.spec.store.clone();
-                    self.outside.spawn(outside::inspect(store, fence));
+                    let trouble = self.trouble.clone();
+                    self.outside.spawn(outside::inspect(store, fence, trouble));
                 }
             }
             Action::Collect { run, checkpoints } => {

@@ -18,7 +18,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-pub(crate) use health::{Health, Verdict};
+pub(crate) use health::{Health, STALE, Verdict};
 use schedule::Schedule;
 pub(crate) use server::serve;
 pub(crate) use transactions::Outcome;
@@ -126,9 +126,14 @@ impl Metrics {
         self.measured.health.leads(now);
     }
 
-    /// The leader's loop came around once more: also call it while it waits for the state store.
+    /// The leader's loop came around once more.
     pub(crate) fn ticked(&self, now: Instant) {
         self.measured.health.ticked(now);
+    }
+
+    /// The leader's loop is well and waits for the state store, which does not answer or is full.
+    pub(crate) fn waits(&self, now: Instant) {
+        self.measured.health.waits(now);
     }
 
     /// This process follows the leader of `term`, and its copy of the state is as of `now`.

@@ -1,30 +1,65 @@
 //! The engine's dealings with the object store, and the words it answers with.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use clade_core::ids::{CheckpointRef, Fence, RunName};
+use clade_core::job::Failure;
 use clade_core::schedule::{Event, Refusal, Start};
 use clade_proto::v1;
 use clade_store::{Store, StoreError, checkpoint};
+use futures::FutureExt as _;
+use tokio::sync::mpsc;
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
-/// Lists what an ended gang left; tries until the store answers, since nothing can be decided before.
-pub(crate) async fn inspect(store: String, fence: Fence) -> Option<Event> {
+/// Lists what an ended gang left; tries until the store answers, since nothing can be decided before,
+/// and says in `troubles` why it has not.
+pub(crate) async fn inspect(
+    store: String,
+    fence: Fence,
+    troubles: mpsc::Sender<(Fence, String)>,
+) -> Option<Event> {
     let model = fence.work.model()?;
+    let (store, asked) = (store.as_str(), &fence);
+    let newest = insist(&fence, &troubles, || async move {
+        let store = Store::open(store)?;
+        checkpoint::newest_candidate(&store, &asked.run, model, asked.incarnation).await
+    });
+    let newest = newest.await;
+    info!(%fence, newest = newest.as_ref().map(tracing::field::display), "inspected");
+    Some(Event::Inspected { fence, newest })
+}
+
+/// Looks until it finds out, whatever fails or panics on the way.
+async fn insist<T, F>(
+    fence: &Fence,
+    troubles: &mpsc::Sender<(Fence, String)>,
+    look: impl Fn() -> F,
+) -> T
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
     let mut wait = Duration::from_millis(200);
     loop {
-        let newest = async {
-            let store = Store::open(&store)?;
-            checkpoint::newest_candidate(&store, &fence.run, model, fence.incarnation).await
-        };
-        match newest.await {
-            Ok(newest) => {
-                info!(%fence, newest = newest.as_ref().map(tracing::field::display), "inspected");
-                return Some(Event::Inspected { fence, newest });
+        // A defect met on one listing must not leave the work waiting until the next election.
+        let why = match AssertUnwindSafe(look()).catch_unwind().await {
+            Ok(Ok(found)) => return found,
+            Ok(Err(error)) => {
+                let why = format!("{}", Failure::from(error));
+                warn!(%fence, why, "cannot list candidates; tries again");
+                why
             }
-            Err(error) => warn!(%fence, %error, "cannot list candidates; tries again"),
-        }
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+                let why = format!("the inspection panicked: {}", text.unwrap_or("without a word"));
+                error!(%fence, why, "inspects again");
+                why
+            }
+        };
+        // Said again after the next try if there is no room.
+        troubles.try_send((fence.clone(), why)).ok();
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(Duration::from_secs(10));
     }
@@ -114,4 +149,36 @@ pub(crate) const fn refusal_reason(why: &Refusal) -> v1::RefusalReason {
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped before")]
 pub(crate) fn micros(millis: f64) -> u64 {
     if millis.is_finite() { (millis * 1_000.0).clamp(0.0, 1e12) as u64 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use clade_core::ids::{Incarnation, ModelId, WorkId};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_inspection_says_what_it_meets_and_goes_on_after_errors_and_panics() {
+        let run: RunName = "a".parse().unwrap();
+        let work = WorkId::Model(ModelId::Seed);
+        let fence = Fence { run, work, incarnation: Incarnation(3) };
+        let (troubles, mut told) = mpsc::channel(8);
+        let tries = AtomicU32::new(0);
+        let found = insist(&fence, &troubles, || async {
+            match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => {
+                    let (uri, reason) = ("s3://b".to_owned(), "credentials refused".to_owned());
+                    Err(StoreError::Unusable { uri, reason })
+                }
+                1 => panic!("half a page"),
+                _ => Ok(7),
+            }
+        });
+        assert_eq!(found.await, 7);
+        let (first, second) = (told.recv().await.unwrap(), told.recv().await.unwrap());
+        assert!(first.1.contains("credentials refused"), "{first:?}");
+        assert_eq!(second, (fence, "the inspection panicked: half a page".to_owned()));
+    }
 }

@@ -1,5 +1,7 @@
 //! What can be read without leading: answered by the engine, and by a standby from its mirror.
 
+use std::collections::BTreeMap;
+
 use clade_core::ids::{Millis, RunName, Stage, WorkId};
 use clade_core::schedule::{RunPhase, State};
 use clade_core::spec::RunSpec;
@@ -13,7 +15,8 @@ use crate::view;
 pub(crate) enum Question {
     Status {
         run: Option<RunName>,
-        reply: oneshot::Sender<v1::GetStatusResponse>,
+        page: Page<RunName>,
+        reply: oneshot::Sender<StatusTold>,
     },
     Find {
         run: RunName,
@@ -33,8 +36,16 @@ pub(crate) enum Question {
     },
 }
 
+/// A status, as far as the state tells it.
+#[derive(Debug)]
+pub(crate) struct StatusTold {
+    pub(crate) status: v1::GetStatusResponse,
+    /// Stores of the finished runs among them, which know where their bundles lie.
+    pub(crate) stores: BTreeMap<RunName, String>,
+}
+
 /// A part of a long list: so many things after one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Page<T> {
     /// 0 for the default.
     pub(crate) size: u32,
@@ -59,9 +70,9 @@ impl Question {
     /// Answers from `state`. Whoever asked may be gone.
     pub(crate) fn answer(self, state: &State, observed: &Observed, now: Millis) -> Reply {
         match self {
-            Self::Status { run, reply } => {
-                let status = view::status(state, observed, now, run.as_ref());
-                Box::new(move || drop(reply.send(status)))
+            Self::Status { run, page, reply } => {
+                let told = view::status(state, observed, now, run.as_ref(), &page);
+                Box::new(move || drop(reply.send(told)))
             }
             Self::Workers { page, reply } => {
                 let workers = view::workers_page(state, &page);

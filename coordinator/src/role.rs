@@ -47,6 +47,20 @@ impl Roles {
         }
     }
 
+    /// Who leads instead of this process, if it stands by and knows.
+    pub(crate) fn leader_elsewhere(&self) -> Option<String> {
+        match &*self.0.borrow() {
+            Role::Standby(standby) => standby.leader().map(|leader| leader.address),
+            Role::Starting | Role::Leading(_) => None,
+        }
+    }
+
+    /// What to say instead of `status`, which a leader might not have to say: its disk may hold what a
+    /// standby's does not.
+    pub(crate) fn or_leader(&self, status: Status) -> Status {
+        self.engine().err().unwrap_or(status)
+    }
+
     /// Asks what a standby may answer, too.
     pub(crate) async fn ask<T>(
         &self,

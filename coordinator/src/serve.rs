@@ -26,7 +26,7 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 const AT_A_TIME: u32 = 64;
 
 /// How long a request may take; of a stream, until it begins. Applying a run lists its inputs.
-const LONGEST_REQUEST: Duration = Duration::from_secs(60);
+const LONGEST_REQUEST: Duration = Duration::from_secs(120);
 
 /// The largest message taken: a run document of some thousand lines is a tenth of it.
 const LARGEST_MESSAGE: usize = 4 << 20;

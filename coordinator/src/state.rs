@@ -14,6 +14,7 @@ mod identity;
 pub(crate) mod options;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use clade_core::ids::Term;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,8 @@ pub(crate) enum Change {
     Writes(Vec<Write>),
     /// Somebody else leads, or nobody does.
     Leader(Option<Leader>),
+    /// Whatever was written before then has been told.
+    Confirmed { as_of: Instant },
 }
 
 /// A place where state is kept.
@@ -125,7 +128,8 @@ pub(crate) trait Lead: Send + Sync {
 /// A view of the rows that is told every change.
 #[tonic::async_trait]
 pub(crate) trait Follow: Send {
-    /// Waits for the next change, through whatever outages. Safe to cancel.
+    /// Waits for the next change, through whatever outages. A call that is dropped loses nothing but
+    /// its work: a long listing would begin anew each time, so give it a task of its own.
     async fn next(&mut self) -> Change;
 }
 

@@ -3,32 +3,64 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use clade_core::ids::{Fence, JobId, Millis, ModelId, RunName, Stage, WorkId, WorkerId};
+use clade_core::ids::{Fence, JobId, Millis, ModelId, NodeName, RunName, Stage, WorkId, WorkerId};
 use clade_core::schedule::{
-    Gang, Offer, Phase, Run, RunPhase, State, Stop, StopFor, Trust, Work, Worker, why_waiting,
+    Gang, Node, Offer, Phase, Run, RunPhase, State, Stop, StopFor, Trust, Work, Worker, why_waiting,
 };
 use clade_proto::v1;
 
 use crate::observed::{Observed, Seen};
-use crate::question::Page;
+use crate::question::{Page, StatusTold};
 
 /// Workers that a status shows; all of them are listed in pages.
 const MOST_WORKERS: usize = 1_000;
 
-/// Builds the whole answer, for one run or for all.
+/// Closed nodes that a status names.
+const MOST_CLOSED: usize = 100;
+
+/// Builds one page of the answer, for one run or for all.
 pub(crate) fn status(
     state: &State,
     observed: &Observed,
     now: Millis,
     wanted: Option<&RunName>,
-) -> v1::GetStatusResponse {
-    let is_wanted = |name: &RunName| wanted.is_none_or(|wanted| wanted == name);
-    let runs = state.runs.iter().filter(|(name, _)| is_wanted(name));
-    v1::GetStatusResponse {
-        term: state.term.0,
-        runs: runs.map(|(_, run)| run_status(state, observed, now, run)).collect(),
-        workers: workers(state),
+    page: &Page<RunName>,
+) -> StatusTold {
+    let from = page.after.clone().map_or(Bound::Unbounded, Bound::Excluded);
+    let wanted = |(name, _): &(&RunName, &Run)| wanted.is_none_or(|wanted| wanted == *name);
+    let mut rest = state.runs.range((from, Bound::Unbounded)).filter(wanted).peekable();
+    let (mut runs, mut stores) = (Vec::new(), BTreeMap::new());
+    for (name, run) in rest.by_ref().take(page.len()) {
+        if run.head.phase == RunPhase::Finished {
+            stores.insert(name.clone(), run.head.spec.spec.store.clone());
+        }
+        runs.push(run_status(state, observed, now, run));
     }
+    let last = runs.last().filter(|_| rest.peek().is_some());
+    let next_page_token = last.map(|run| run.run.clone()).unwrap_or_default();
+    let is_first = page.after.is_none();
+    let closed = || state.nodes.iter().filter_map(|(name, node)| closed_node(name, node));
+    let status = v1::GetStatusResponse {
+        term: state.term.0,
+        runs,
+        workers: if is_first { workers(state) } else { Vec::new() },
+        next_page_token,
+        is_mirror: observed.is_mirror(),
+        leader: String::new(),
+        closed_nodes: if is_first { closed().take(MOST_CLOSED).collect() } else { Vec::new() },
+        closed_node_count: u32::try_from(closed().count()).unwrap_or(u32::MAX),
+    };
+    StatusTold { status, stores }
+}
+
+fn closed_node(name: &NodeName, node: &Node) -> Option<v1::ClosedNode> {
+    let (state, why, until_ms) = match (&node.cordoned, &node.trust) {
+        (Some(why), _) if node.draining => ("draining", why.clone(), 0),
+        (Some(why), _) => ("cordoned", why.clone(), 0),
+        (None, Trust::Quarantined { until }) => ("quarantined", String::new(), until.0),
+        (None, Trust::Full | Trust::Retest) => return None,
+    };
+    Some(v1::ClosedNode { node: name.to_string(), state: state.to_owned(), why, until_ms })
 }
 
 fn workers(state: &State) -> Vec<v1::WorkerStatus> {
@@ -234,7 +266,13 @@ impl RunView<'_> {
             Phase::Stopping { gang, cause } => {
                 format!("waits for {} to leave{}", seats(gang), because(cause))
             }
-            Phase::Inspecting { .. } => "looks for what the last gang left".to_owned(),
+            Phase::Inspecting { .. } => {
+                let fence =
+                    Fence { run: self.run.name().clone(), work: id, incarnation: work.incarnation };
+                let looks = "looks for what the last gang left".to_owned();
+                let trouble = self.observed.trouble_of(&fence);
+                trouble.map_or(looks.clone(), |why| format!("{looks}; tries again after: {why}"))
+            }
             Phase::Done => String::new(),
             Phase::Failed { failure } => failure.to_string(),
         }
@@ -249,7 +287,8 @@ impl RunView<'_> {
         let first = if model == ModelId::Seed { 0 } else { self.run.due(ModelId::Seed).0 };
         let reached = seen.map_or(committed, |seen| seen.done.max(committed)).max(first);
         let rate = seen.map_or(0.0, |seen| seen.rate);
-        let phase = phase_name(&work.phase, seen.is_some());
+        // Only the leader hears how far a gang is.
+        let phase = phase_name(&work.phase, seen.is_some() || self.observed.is_mirror());
         let mut reason = self.reason(id, work);
         if let (Phase::Running(_), Some(failure)) = (&work.phase, &work.last_failure) {
             reason.push_str(&format!("; restarted after: {failure}"));
@@ -389,3 +428,6 @@ const fn as_float(count: usize) -> f64 {
 const fn as_float_u64(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,9 @@ mod cluster;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use clade_access::client::{Cluster, Credentials, Patience};
 use clade_proto::v1;
+use clade_proto::v1::run_service_client::RunServiceClient;
 use clade_proto::v1::session_response::Order;
 use cluster::coordinator::Coordinator;
 use cluster::etcd::{self, Etcd};
@@ -75,6 +77,14 @@ async fn a_killed_leader_is_replaced_within_ten_seconds_and_restarts_nothing() {
         })
         .await;
         assert_eq!(mirrored.term, 1);
+        assert_eq!((mirrored.is_mirror, &mirrored.leader), (true, &coordinators[first].url));
+        // A client that was given the standby alone has the leader's own word.
+        let client =
+            Cluster::new(&[coordinators[standby].url.clone()], Credentials::none()).unwrap();
+        let asked = client.call(Patience::Once, |link| async {
+            RunServiceClient::new(link).get_status(v1::GetStatusRequest::default()).await
+        });
+        assert!(!asked.await.unwrap().is_mirror);
         let refusal = coordinators[standby].cancel("clipart").await.unwrap_err();
         assert_eq!(refusal.code(), Code::Unavailable);
         assert_eq!(refusal.metadata().get("clade-leader").unwrap(), &coordinators[first].url);
@@ -82,6 +92,17 @@ async fn a_killed_leader_is_replaced_within_ten_seconds_and_restarts_nothing() {
         assert_eq!(refusal.message(), format!("this coordinator is a standby; {leader} leads"));
         let refusal = worker.try_attach(&coordinators[standby].url).await.err().unwrap();
         assert_eq!(refusal.metadata().get("clade-leader").unwrap(), leader);
+    }
+
+    // What lies in the run's store is told by all of them.
+    let log = folder.path().join("store/runs/clipart/logs/index.0/try-1.log");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(log, "what it wrote").unwrap();
+    for coordinator in &coordinators {
+        let mut client = coordinator.client().await.unwrap();
+        let request = v1::GetLogsRequest { run: "clipart".to_owned(), ..Default::default() };
+        let logs = client.get_logs(request).await.unwrap().into_inner().logs;
+        assert_eq!((logs.len(), &*logs[0].text), (1, "what it wrote"));
     }
 
     let killed = Instant::now();
@@ -166,12 +187,24 @@ async fn after_all_of_etcd_was_down_the_state_is_right_and_no_coordinator_has_en
     let ended = ended.unwrap_err();
     eprintln!("etcd is gone -> the leader let its workers go after {:?}: {ended}", down.elapsed());
     assert_eq!(ended.code(), Code::Unavailable);
-    // Standbys answer from what they saw last.
-    for coordinator in &coordinators {
-        let status = coordinator.status().await;
-        assert!(
-            status.is_ok_and(|it| indexed(&it) == 1) || coordinator.url == coordinators[first].url
-        );
+    // Standbys answer from what they saw last, until it is too old to be shown.
+    for (at, coordinator) in coordinators.iter().enumerate().filter(|(at, _)| *at != first) {
+        let refusal = until("a standby says how old its copy is", async || {
+            match coordinator.status().await {
+                Ok(status) => {
+                    assert_eq!(indexed(&status), 1);
+                    None
+                }
+                Err(refusal) => Some(refusal),
+            }
+        })
+        .await;
+        eprintln!("coordinator {at} after {:?}: {refusal}", down.elapsed());
+        assert!(refusal.message().contains("copy of the state is 1"), "{refusal}");
+        assert!(down.elapsed() > Duration::from_secs(7));
+        let ready = coordinator.probe("/readyz");
+        assert!(ready.starts_with("HTTP/1.0 503 ") && ready.contains(" old"), "{ready}");
+        assert!(coordinator.probe("/healthz").starts_with("HTTP/1.0 200 "));
     }
     tokio::time::sleep(outage().saturating_sub(down.elapsed())).await;
     assert!(coordinators.iter_mut().all(Coordinator::is_alive));
@@ -212,6 +245,18 @@ async fn a_full_etcd_is_said_and_survived_and_compacting_it_hurts_nobody() {
         coordinators[first].log().contains("database space exceeded").then_some(())
     })
     .await;
+    // It is not asked any more, and not killed: nobody could take its place.
+    let waited = |ready: &str| {
+        let rest = ready.split("waits for the state store for ").nth(1)?;
+        rest.split(['.', 's']).next()?.parse::<u64>().ok()
+    };
+    until("the leader has waited longer than a loop may stand still", async || {
+        let ready = coordinators[first].probe("/readyz");
+        waited(&ready).filter(|seconds| *seconds >= 12)
+    })
+    .await;
+    let healthy = coordinators[first].probe("/healthz");
+    assert!(healthy.starts_with("HTTP/1.0 200 "), "{healthy}");
     let said = etcd.ctl(&["get", "/junk", "--keys-only", "-w", "json"]);
     let said: serde_json::Value = serde_json::from_str(&said).unwrap();
     etcd.ctl(&["compact", "--physical", &said["header"]["revision"].to_string()]);

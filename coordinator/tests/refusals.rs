@@ -84,6 +84,53 @@ async fn a_run_folder_of_another_cluster_is_refused() {
     apply(0, "shared").await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_documents_applied_at_once_the_one_in_the_state_is_the_one_in_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().join("state").display());
+    let coordinator = Coordinator::start(folder.path(), &[&state]);
+    leader(std::slice::from_ref(&coordinator)).await;
+    for round in 0..10 {
+        let name = format!("race-{round}");
+        let mut documents: Vec<v1::ApplyRunRequest> = Vec::new();
+        for seed in 0..4 {
+            let request = cluster::document(folder.path(), &name, 1);
+            let document = request.document.replace("seed: 7", &format!("seed: {seed}"));
+            documents.push(v1::ApplyRunRequest { document, ..request });
+        }
+        let applies = documents.iter().map(|document| coordinator.apply(document.clone()));
+        let taken: Vec<bool> =
+            futures::future::join_all(applies).await.iter().map(Result::is_ok).collect();
+        assert_eq!(taken.iter().filter(|taken| **taken).count(), 1, "{taken:?}");
+        let stored = folder.path().join(format!("store/runs/{name}/spec.json"));
+        let stored: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(stored).unwrap()).unwrap();
+        let winner = taken.iter().position(|taken| *taken).unwrap();
+        assert_eq!(stored["spec"]["seed"], winner, "{stored}");
+        // Only the document that the state has may be applied again.
+        for (seed, document) in documents.into_iter().enumerate() {
+            assert_eq!(coordinator.apply(document).await.is_ok(), seed == winner);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_be_seated_is_refused_and_leaves_nothing_in_its_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().join("state").display());
+    let coordinator = Coordinator::start(folder.path(), &[&state]);
+    leader(std::slice::from_ref(&coordinator)).await;
+    // The seed model needs two seats.
+    let _narrow = Worker::new("narrow", 1).attach(std::slice::from_ref(&coordinator.url)).await;
+    let document = cluster::document(folder.path(), "wide", 1);
+    let refused = coordinator.apply(document.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("2 seats are needed and the cluster has 1"), "{refused}");
+    assert!(!folder.path().join("store/runs/wide").exists());
+    coordinator.apply(v1::ApplyRunRequest { queue: true, ..document }).await.unwrap();
+    assert!(folder.path().join("store/runs/wide/spec.json").exists());
+}
+
 /// The first order on a stream that begins with this greeting, or why it ended.
 async fn greet(url: &str, hello: v1::Hello) -> Result<Order, tonic::Status> {
     let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();

@@ -5,10 +5,7 @@ use clade_proto::v1;
 use clade_proto::v1::fleet_service_client::FleetServiceClient;
 use tonic::{Code, Response, Status};
 
-use super::{CallError, Coordinator, LARGEST_ANSWER};
-
-/// Workers asked for at a time.
-const PAGE: u32 = 1000;
+use super::{CallError, Coordinator, LARGEST_ANSWER, PAGE};
 
 impl Coordinator {
     /// All workers, in the order of their ids; those that come and go meanwhile may be missing.

@@ -1,5 +1,7 @@
 //! `clade apply`: gives a run to a coordinator, and waits for its end if asked to.
 
+use std::time::Duration;
+
 use clade_proto::v1::{ApplyEffect, ApplyRunResponse, RunStatus};
 
 use super::print_report;
@@ -13,11 +15,26 @@ use crate::output;
 use crate::render::{Standing, one_line, part, standing};
 use crate::screen::Screen;
 
+/// After this time a wait is explained.
+const MOMENT: Duration = Duration::from_secs(2);
+
 pub(super) async fn run(coordinator: &Coordinator, args: args::Apply) -> anyhow::Result<Exit> {
     let args::Apply { file, queue, wait, plain } = args;
     let document = Document::read(&file)?;
-    let line = apply(coordinator, &document, queue).await?;
     let screen = Screen::new(plain);
+    let line = {
+        let mut applying = std::pin::pin!(apply(coordinator, &document, queue));
+        match tokio::time::timeout(MOMENT, applying.as_mut()).await {
+            Ok(line) => line?,
+            Err(_) => {
+                screen.say(
+                    "the coordinator looks for the run's input tars and tries its store; for large \
+                     buckets that takes a minute or two",
+                );
+                applying.await?
+            }
+        }
+    };
     screen.say(&line);
     let run = document.run();
     if !wait {

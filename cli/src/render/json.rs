@@ -16,8 +16,21 @@ pub(crate) fn render(status: &v1::GetStatusResponse) -> serde_json::Result<Strin
 #[serde(rename_all = "camelCase")]
 struct Status<'a> {
     term: u64,
+    is_mirror: bool,
+    leader: Option<&'a str>,
     runs: Vec<Run<'a>>,
     workers: Vec<Worker<'a>>,
+    closed_nodes: Vec<ClosedNode<'a>>,
+    closed_node_count: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ClosedNode<'a> {
+    node: &'a str,
+    state: &'a str,
+    why: Option<&'a str>,
+    until_ms: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -88,12 +101,32 @@ fn nonzero(number: f64) -> Option<f64> {
 
 impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
     fn from(status: &'a v1::GetStatusResponse) -> Self {
-        let v1::GetStatusResponse { term, runs, workers } = status;
+        let v1::GetStatusResponse {
+            term,
+            runs,
+            workers,
+            next_page_token: _,
+            is_mirror,
+            leader,
+            closed_nodes,
+            closed_node_count,
+        } = status;
         Self {
             term: *term,
+            is_mirror: *is_mirror,
+            leader: text(leader),
             runs: runs.iter().map(Run::from).collect(),
             workers: workers.iter().map(Worker::from).collect(),
+            closed_nodes: closed_nodes.iter().map(ClosedNode::from).collect(),
+            closed_node_count: *closed_node_count,
         }
+    }
+}
+
+impl<'a> From<&'a v1::ClosedNode> for ClosedNode<'a> {
+    fn from(closed: &'a v1::ClosedNode) -> Self {
+        let v1::ClosedNode { node, state, why, until_ms } = closed;
+        Self { node, state, why: text(why), until_ms: (*until_ms != 0).then_some(*until_ms) }
     }
 }
 
@@ -192,6 +225,8 @@ mod tests {
         expect![[r#"
             {
               "term": 3,
+              "isMirror": false,
+              "leader": null,
               "runs": [
                 {
                   "name": "clipart",
@@ -259,7 +294,9 @@ mod tests {
                   "slots": 1,
                   "busy": 1
                 }
-              ]
+              ],
+              "closedNodes": [],
+              "closedNodeCount": 0
             }"#]]
         .assert_eq(&render(&status).unwrap());
     }

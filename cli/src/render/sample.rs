@@ -91,6 +91,7 @@ pub(crate) fn status() -> GetStatusResponse {
             worker("w0-k3f9", "attached", 4_100, 1),
             worker("w1-x81a", "detached", 4_101, 1),
         ],
+        ..GetStatusResponse::default()
     }
 }
 

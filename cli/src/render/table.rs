@@ -1,9 +1,11 @@
 //! The table of `clade status`.
 
-use clade_proto::v1::{GetStatusResponse, RunStatus, WorkerStatus};
+use std::time::Duration;
+
+use clade_proto::v1::{ClosedNode, GetStatusResponse, RunStatus, WorkerStatus};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 
-use super::{elapsed_seconds, number, one_line, part};
+use super::{cut, elapsed_seconds, number, one_line, part};
 
 /// Columns whose content is short and never wrapped; the last column takes the rest.
 const HEADER: [&str; 7] = ["NAME", "PHASE", "PROGRESS", "RATE", "ETA", "LOSS", "WHY"];
@@ -12,12 +14,25 @@ const NARROWEST_WHY: u16 = 16;
 
 /// Everything `status` knows, as lines of at most `width` columns (60 or more).
 pub(crate) fn render(status: &GetStatusResponse, now_ms: u64, width: u16) -> String {
-    let GetStatusResponse { term: _, runs, workers } = status;
+    let GetStatusResponse {
+        term: _,
+        runs,
+        workers,
+        next_page_token: _,
+        is_mirror,
+        leader,
+        closed_nodes,
+        closed_node_count,
+    } = status;
     let mut sections: Vec<String> = runs.iter().map(|run| section(run, now_ms, width)).collect();
     if runs.is_empty() {
         sections.push("no runs yet: `clade apply -f run.yaml` gives one\n".to_owned());
     }
-    sections.push(worker_section(workers, width));
+    let closed = closed_line(closed_nodes, *closed_node_count, now_ms, usize::from(width));
+    sections.push(worker_section(workers, width) + &closed);
+    if *is_mirror {
+        sections.push(mirror_line(leader));
+    }
     sections.join("\n")
 }
 
@@ -57,6 +72,35 @@ fn section(run: &RunStatus, now_ms: u64, width: u16) -> String {
     }
     last_column_wraps(&mut table);
     text + &table.trim_fmt() + "\n"
+}
+
+/// `3 nodes get nothing new: gpu-1 (cordoned: fan is loud), …`; nothing if there is none.
+fn closed_line(nodes: &[ClosedNode], count: u32, now_ms: u64, width: usize) -> String {
+    let told = nodes.iter().map(|ClosedNode { node, state, why, until_ms }| {
+        let left = Duration::from_millis(until_ms.saturating_sub(now_ms)).as_secs_f64();
+        let why = match (why.as_str(), until_ms) {
+            ("", 0) => String::new(),
+            ("", _) => format!(" for {}", number::duration(left)),
+            (why, _) => format!(": {why}"),
+        };
+        one_line(&format!("{node} ({state}{why})"))
+    });
+    let told: Vec<String> = told.collect();
+    if told.is_empty() {
+        return String::new();
+    }
+    let nodes = if count == 1 { "1 node gets" } else { &format!("{count} nodes get") };
+    let line = format!("{nodes} nothing new: {}", told.join(", "));
+    format!("\n{}\n", cut(&line, width))
+}
+
+/// Whose word this is, if it is not the leader's.
+fn mirror_line(leader: &str) -> String {
+    let leads = match leader {
+        "" => "none leads now".to_owned(),
+        leader => format!("{} leads and was not reached", one_line(leader)),
+    };
+    format!("told by a standby, which knows no rates, losses and times left; {leads}\n")
 }
 
 fn worker_section(workers: &[WorkerStatus], width: u16) -> String {
@@ -165,5 +209,41 @@ mod tests {
             no workers: nothing can run until one joins
         "#]]
         .assert_eq(&render(&status, sample::NOW_MS, 100));
+    }
+
+    #[test]
+    fn closed_nodes_take_one_line_and_a_standbys_word_is_told_as_such() {
+        let mut status = sample::status();
+        (status.runs, status.is_mirror) = (vec![], true);
+        let node = |node: &str, state: &str, why: &str, until_ms| ClosedNode {
+            node: node.to_owned(),
+            state: state.to_owned(),
+            why: why.to_owned(),
+            until_ms,
+        };
+        status.closed_nodes = vec![
+            node("gpu-1", "cordoned", "fan is loud", 0),
+            node("gpu-2", "quarantined", "", sample::NOW_MS + 250_000),
+        ];
+        status.closed_node_count = 2;
+        expect![[r#"
+            no runs yet: `clade apply -f run.yaml` gives one
+
+            WORKER   PHASE     BUSY  PID   HOST
+            w0-k3f9  attached  1/1   4100  laptop
+            w1-x81a  detached  1/1   4101  laptop
+
+            2 nodes get nothing new: gpu-1 (cordoned: fan is loud), gpu-2 (quarantined for 4m10s)
+
+            told by a standby, which knows no rates, losses and times left; none leads now
+        "#]]
+        .assert_eq(&render(&status, sample::NOW_MS, 100));
+        status.leader = "http://b:7600".to_owned();
+        let text = render(&status, sample::NOW_MS, 60);
+        assert!(
+            text.contains("\n2 nodes get nothing new: gpu-1 (cordoned: fan is loud), gpu…\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("; http://b:7600 leads and was not reached\n"), "{text}");
     }
 }

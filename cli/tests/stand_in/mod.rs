@@ -10,7 +10,7 @@ use clade_proto::v1::run_service_server::{RunService, RunServiceServer};
 use tonic::{Request, Response, Status};
 
 pub(crate) struct StandIn {
-    /// `finished`, `failed`: a file of that name ends the run so.
+    /// `slow` makes applying take its time; `finished`, `failed`: a file of that name ends the run so.
     folder: PathBuf,
 }
 
@@ -67,6 +67,10 @@ impl RunService for StandIn {
     ) -> Result<Response<v1::ApplyRunResponse>, Status> {
         let v1::ApplyRunRequest { document, base_dir, queue: _ } = request.into_inner();
         assert!(document.contains("name: clipart") && base_dir.starts_with('/'));
+        if self.folder.join("slow").exists() {
+            // More than any other request is given.
+            tokio::time::sleep(std::time::Duration::from_secs(16)).await;
+        }
         let effect = match self.phase() {
             "active" => v1::ApplyEffect::Created,
             _ => v1::ApplyEffect::Unchanged,
@@ -88,14 +92,23 @@ impl RunService for StandIn {
         &self,
         request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        self.known(&request.into_inner().run)?;
+        let v1::GetStatusRequest { run, page_size: _, page_token } = request.into_inner();
+        self.known(&run)?;
         if self.folder.join("away").exists() {
             return Err(Status::unavailable("starting"));
+        }
+        // The only run comes on a page of its own after an empty one, if there are pages.
+        if self.folder.join("paged").exists() && page_token.is_empty() {
+            return Ok(Response::new(v1::GetStatusResponse {
+                term: 1,
+                next_page_token: "clip".to_owned(),
+                ..v1::GetStatusResponse::default()
+            }));
         }
         Ok(Response::new(v1::GetStatusResponse {
             term: 1,
             runs: vec![self.run()],
-            workers: vec![],
+            ..v1::GetStatusResponse::default()
         }))
     }
 
@@ -123,13 +136,37 @@ impl RunService for StandIn {
         self.known(&run)?;
         let name = format!("models/{work}/gang-1/logs/rank-0.log");
         let text = format!("{tail_bytes} bytes at most\n");
-        Ok(Response::new(v1::GetLogsResponse { logs: vec![v1::Log { name, text, is_cut: false }] }))
+        Ok(Response::new(v1::GetLogsResponse {
+            logs: vec![v1::Log { name, text, is_cut: false }],
+            left_out: 0,
+        }))
     }
 
+    /// One job to a page, whatever is asked for.
     async fn list_jobs(
         &self,
-        _request: Request<v1::ListJobsRequest>,
+        request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        Err(Status::unimplemented("no command asks for jobs"))
+        let v1::ListJobsRequest { run, stage, phase, page_size: _, page_token } =
+            request.into_inner();
+        self.known(&run)?;
+        let job = |part: u32| v1::JobStatus {
+            work: format!("embed.{part}"),
+            phase: if part == 1 { "failed" } else { "running" }.to_owned(),
+            reason: if part == 1 { "bad data: no pairs" } else { "on w1:0" }.to_owned(),
+            incarnation: 1,
+            ..v1::JobStatus::default()
+        };
+        let all: Vec<_> = (0..3).map(job).collect();
+        let is_wanted = |job: &v1::JobStatus| {
+            job.work > page_token
+                && (stage.is_empty() || job.work.starts_with(&stage))
+                && (phase.is_empty() || job.phase == phase)
+        };
+        let mut rest = all.into_iter().filter(is_wanted);
+        let jobs: Vec<_> = rest.by_ref().take(1).collect();
+        let last = jobs.last().filter(|_| rest.next().is_some()).map(|job| job.work.clone());
+        let next_page_token = last.unwrap_or_default();
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
     }
 }

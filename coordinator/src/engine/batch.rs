@@ -28,8 +28,8 @@ pub(super) enum After {
 pub(super) struct Batch {
     transactions: Vec<BTreeMap<String, Write>>,
     pub(super) after: Vec<After>,
-    /// The last event left work over.
-    pub(super) more: bool,
+    /// Some event left work over.
+    more: bool,
 }
 
 impl Batch {
@@ -39,8 +39,15 @@ impl Batch {
             || self.transactions.last().is_some_and(|last| last.len() >= ENOUGH)
     }
 
-    /// Adds what one event changed.
-    pub(super) fn join(&mut self, mut writes: Vec<Write>) {
+    /// Whether there is more to do than fitted, as any of its events said: a later one that was
+    /// refused looked at nothing, and knows of nothing.
+    pub(super) const fn has_more(&self) -> bool {
+        self.more
+    }
+
+    /// Adds what one event changed, and whether it left work over.
+    pub(super) fn join(&mut self, mut writes: Vec<Write>, more: bool) {
+        self.more |= more;
         if writes.len() > MOST_KEYS {
             error!(keys = writes.len(), "one event changed more than one transaction may write");
             // A run's row sorts before its works' and is written last: without it they count for nothing.
@@ -89,7 +96,7 @@ mod tests {
 
     fn saved(events: &[Vec<Write>]) -> Vec<Vec<Write>> {
         let mut batch = Batch::default();
-        events.iter().for_each(|event| batch.join(event.clone()));
+        events.iter().for_each(|event| batch.join(event.clone(), false));
         batch.split().0.collect()
     }
 
@@ -114,5 +121,13 @@ mod tests {
         assert!(parts.iter().all(|part| part.len() <= MOST_KEYS));
         assert!(parts.last().unwrap().contains(&puts(0..1, "a")[0]));
         assert_eq!(parts.concat().len(), 250);
+    }
+
+    #[test]
+    fn work_that_is_left_over_is_not_forgotten_for_a_later_event_that_leaves_none() {
+        let mut batch = Batch::default();
+        batch.join(puts(0..1, "a"), true);
+        batch.join(vec![], false);
+        assert!(batch.has_more());
     }
 }

@@ -2,7 +2,8 @@
 //! (`/readyz`).
 //!
 //! A standby that cannot reach the state store is not restarted, since a new one could not
-//! either; it is not asked. A leader whose loop stands still is restarted, so that another leads.
+//! either; it is not asked. A leader whose loop stands still is restarted, so that another leads. One
+//! that waits for the state store is not: nobody could lead in its place. It is not asked either.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,8 +11,13 @@ use std::time::{Duration, Instant};
 /// A leader whose loop has not come around for this long stands still.
 const STILL: Duration = Duration::from_secs(10);
 
+/// A leader that has waited for the state store for this long decides nothing.
+const WAITED: Duration = Duration::from_secs(5);
+
 /// A follower's copy of the state older than this misleads.
-const STALE: Duration = Duration::from_secs(10);
+pub(crate) const STALE: Duration = Duration::from_secs(10);
+
+const WAITS: &str = "leads, and waits for the state store";
 
 /// An answer to a probe, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +33,8 @@ enum Role {
     Seeks,
     Leads {
         ticked: Instant,
+        /// When it was last heard to wait for the state store, if it has not gone on since.
+        waited: Option<Instant>,
     },
     Follows {
         mirrored: Instant,
@@ -41,14 +49,21 @@ pub(crate) struct Health {
 
 impl Health {
     pub(super) fn leads(&self, now: Instant) {
-        self.set(Role::Leads { ticked: now });
+        self.set(Role::Leads { ticked: now, waited: None });
     }
 
     pub(super) fn ticked(&self, now: Instant) {
         let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
         // A tick that was under way when the lead was lost must not bring it back.
-        if let Role::Leads { ticked } = &mut *role {
-            *ticked = now;
+        if let Role::Leads { ticked, waited } = &mut *role {
+            (*ticked, *waited) = (now, None);
+        }
+    }
+
+    pub(super) fn waits(&self, now: Instant) {
+        let mut role = self.role.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Role::Leads { waited, .. } = &mut *role {
+            *waited = Some(now);
         }
     }
 
@@ -65,10 +80,10 @@ impl Health {
         match self.role() {
             Role::Seeks => Verdict::Good("seeks a leader"),
             Role::Follows { .. } => Verdict::Good("follows"),
-            Role::Leads { ticked } => {
-                let since = now.saturating_duration_since(ticked);
+            Role::Leads { ticked, waited } => {
+                let since = now.saturating_duration_since(waited.unwrap_or(ticked).max(ticked));
                 if since <= STILL {
-                    Verdict::Good("leads")
+                    Verdict::Good(if waited.is_some() { WAITS } else { "leads" })
                 } else {
                     Verdict::Bad(format!("leads, but its loop stands still for {since:.1?}"))
                 }
@@ -80,7 +95,14 @@ impl Health {
     pub(crate) fn ready(&self, now: Instant) -> Verdict {
         match self.role() {
             Role::Seeks => Verdict::Bad("neither leads nor follows yet".to_owned()),
-            Role::Leads { .. } => self.alive(now),
+            Role::Leads { ticked, waited } => {
+                let since = now.saturating_duration_since(ticked);
+                if waited.is_some() && since > WAITED {
+                    Verdict::Bad(format!("{WAITS} for {since:.1?}"))
+                } else {
+                    self.alive(now)
+                }
+            }
             Role::Follows { mirrored } => {
                 let since = now.saturating_duration_since(mirrored);
                 if since <= STALE {

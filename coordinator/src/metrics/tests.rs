@@ -124,6 +124,23 @@ async fn a_leader_is_healthy_while_its_loop_comes_around_and_not_after() {
 }
 
 #[tokio::test]
+async fn a_leader_that_waits_for_its_store_is_not_asked_and_not_restarted() {
+    let served = Served::start().await;
+    served.metrics.leads(1, ago(60));
+    served.metrics.waits(Instant::now());
+    assert_eq!(served.status("/healthz").await, 200, "a successor would wait just so");
+    let answer = served.get("/readyz").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("leads, and waits for the state store for 60"), "{answer}");
+    served.metrics.ticked(Instant::now());
+    served.metrics.waits(Instant::now());
+    assert_eq!(served.status("/readyz").await, 200, "a moment is nothing");
+    served.metrics.ticked(ago(60));
+    served.metrics.waits(ago(11));
+    assert_eq!(served.status("/healthz").await, 503, "nor does it wait any more: it stands still");
+}
+
+#[tokio::test]
 async fn a_follower_with_an_old_copy_is_not_asked_and_not_restarted() {
     let served = Served::start().await;
     assert_eq!(served.status("/readyz").await, 503, "it has not found its leader yet");

@@ -15,6 +15,7 @@ use tonic::{Code, Status};
 pub(crate) struct Coordinator {
     process: Child,
     pub(crate) url: String,
+    probes: u16,
     log: PathBuf,
 }
 
@@ -34,12 +35,12 @@ impl Coordinator {
     }
 
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let [address, probes] = listeners.map(|listener| listener.local_addr().unwrap());
         let log = folder.join(format!("coordinator-{}.log", address.port()));
         let process = Command::new(env!("CARGO_BIN_EXE_clade-coordinator"))
             .arg(format!("--listen={address}"))
+            .arg(format!("--metrics-listen={probes}"))
             .arg("--no-auth")
             .args(arguments)
             .env("CLADE_LOG", "info")
@@ -47,7 +48,7 @@ impl Coordinator {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { process, url: format!("http://{address}"), log }
+        Self { process, url: format!("http://{address}"), probes: probes.port(), log }
     }
 
     /// Three on one etcd.
@@ -57,6 +58,11 @@ impl Coordinator {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it tells Prometheus or the kubelet, head and all.
+    pub(crate) fn probe(&self, path: &str) -> String {
+        super::etcd::get(self.probes, path)
     }
 
     /// SIGKILL.
@@ -82,7 +88,7 @@ impl Coordinator {
     }
 
     pub(crate) async fn status(&self) -> Result<v1::GetStatusResponse, Status> {
-        let request = v1::GetStatusRequest { run: String::new() };
+        let request = v1::GetStatusRequest::default();
         Ok(self.client().await?.get_status(request).await?.into_inner())
     }
 

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "several test programs share this, and none uses all of it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clade_proto::v1::session_request::Report;
@@ -35,12 +35,15 @@ pub(crate) struct Worker {
     sequence: u64,
     /// Orders to stop a rank that it received.
     pub(crate) stops: u32,
+    /// Works among `ranks` that were ordered to stop.
+    pub(crate) to_stop: BTreeSet<String>,
 }
 
 impl Worker {
     pub(crate) fn new(name: &str, slots: u32) -> Self {
         let ranks = BTreeMap::new();
-        Self { name: name.to_owned(), slots, ranks, sequence: 0, stops: 0 }
+        let to_stop = BTreeSet::new();
+        Self { name: name.to_owned(), slots, ranks, sequence: 0, stops: 0, to_stop }
     }
 
     /// Tries every address, and whichever is named as the leader's, until one welcomes it.
@@ -124,7 +127,10 @@ impl Worker {
                     assert_eq!(old, live, "a running work was ordered under another fence");
                 }
             }
-            Order::StopRank(_) => self.stops += 1,
+            Order::StopRank(stop) => {
+                self.stops += 1;
+                self.to_stop.insert(stop.fence.clone().unwrap().work);
+            }
             Order::Welcome(_)
             | Order::Refused(_)
             | Order::Superseded(_)
@@ -135,10 +141,21 @@ impl Worker {
 
     /// Says that a work's rank is done, without waiting.
     pub(crate) async fn finish(&mut self, session: &Session, work: &str) -> SessionRequest {
-        let v1::LiveRank { fence, rank, slot, .. } = self.ranks.remove(work).unwrap();
-        self.sequence += 1;
         let counts = [("pairs".to_owned(), 100)].into_iter().collect();
-        let outcome = Some(v1::rank_exited::Outcome::Done(v1::Done { counts }));
+        self.exit(session, work, v1::rank_exited::Outcome::Done(v1::Done { counts })).await
+    }
+
+    /// Says how a work's rank ended, without waiting.
+    pub(crate) async fn exit(
+        &mut self,
+        session: &Session,
+        work: &str,
+        outcome: v1::rank_exited::Outcome,
+    ) -> SessionRequest {
+        let v1::LiveRank { fence, rank, slot, .. } = self.ranks.remove(work).unwrap();
+        self.to_stop.remove(work);
+        self.sequence += 1;
+        let outcome = Some(outcome);
         let exited = Report::RankExited(v1::RankExited { fence, rank, slot, outcome });
         let request = report(self.sequence, exited);
         session.say(request.clone()).await;
