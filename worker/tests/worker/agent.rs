@@ -76,13 +76,17 @@ pub(crate) fn stop(fence: &Fence, save: bool) -> Order {
     Order::StopRank(StopRank { fence: Some(fence.clone()), slot: 0, rank: 0, save })
 }
 
+/// The next exit. Agents that leave withdraw their slots before.
 pub(crate) async fn exit(session: &mut Session) -> (u64, RankExited, Outcome) {
-    match session.matter().await {
-        (sequence, Report::RankExited(exited)) => {
-            let outcome = exited.to_core().unwrap();
-            (sequence, exited, outcome)
+    loop {
+        match session.matter().await {
+            (sequence, Report::RankExited(exited)) => {
+                let outcome = exited.to_core().unwrap();
+                return (sequence, exited, outcome);
+            }
+            (sequence, Report::DeviceWithdrawn(_)) => session.acknowledge(sequence).await,
+            other => panic!("{other:?} came where an exit was due"),
         }
-        other => panic!("{other:?} came where an exit was due"),
     }
 }
 
@@ -267,6 +271,14 @@ async fn an_agent_whose_supervisor_is_gone_stops_its_ranks_and_says_goodbye() {
     let (session, _) = desk.guest(1).await;
     let (mut session, pid) = waiting_rank(&lab, &desk, session, &fence("seed", 1)).await;
     drop(agent.0.stdin.take());
+    // Before a seat is free, so that no other rank is sent there.
+    for slot in 0..2 {
+        let (sequence, report) = session.matter().await;
+        let Report::DeviceWithdrawn(withdrawn) = report else { panic!("{report:?}") };
+        assert_eq!(withdrawn.slot, slot);
+        assert!(withdrawn.reason.contains("leaving"), "{withdrawn:?}");
+        session.acknowledge(sequence).await;
+    }
     let (sequence, _, outcome) = exit(&mut session).await;
     assert_eq!(outcome, Outcome::Stopped);
     session.acknowledge(sequence).await;
@@ -275,4 +287,19 @@ async fn an_agent_whose_supervisor_is_gone_stops_its_ranks_and_says_goodbye() {
     drop(session);
     assert!(agent.0.wait().unwrap().success());
     assert!(!is_alive(pid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rank_0_listens_where_the_agent_was_told_that_others_reach_it() {
+    let lab = Lab::new(6, TRAINING).await;
+    lab.make_catalogue();
+    let desk = Desk::open().await;
+    // All of 127/8 is this machine.
+    let _agent = Agent::start_with(&desk, &lab.path("w0"), &["--gang-address", "127.0.0.9"]);
+    let (mut session, _) = desk.guest(1).await;
+    session.order(start(&lab, &fence("seed", 1), 2)).await;
+    let (_, report) = session.matter().await;
+    let Report::RendezvousPosted(posted) = report else { panic!("{report:?}") };
+    assert!(posted.address.starts_with("127.0.0.9:"), "{posted:?}");
+    assert!(!posted.address.ends_with(":0"), "{posted:?}");
 }
