@@ -35,6 +35,8 @@ pub struct State {
     pub(super) seen: BTreeMap<(RunName, WorkId), Seen>,
     /// Seats were freed, or works became ready, since placement last looked at everything.
     pub(super) unsettled: bool,
+    /// When gangs were last asked to make way, or found not to have to.
+    pub(super) weighed: Millis,
     /// For whom free seats of a kind of device are kept, as placement last left it.
     pub(super) kept: BTreeMap<String, (RunName, WorkId)>,
     pub(super) index: Index,
