@@ -182,7 +182,7 @@ mod exits {
 pub enum Stop {
     RankGone,
     RunStopping,
-    /// A run of a higher priority needs the seats.
+    /// A model of a higher priority needs the seats, or one that has more left to do and can wait no longer.
     Preempted {
         by: RunName,
         work: WorkId,
