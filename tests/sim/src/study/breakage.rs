@@ -39,6 +39,8 @@ pub(crate) enum Kind {
 pub(crate) struct Hit {
     pub(crate) kind: Kind,
     pub(crate) ranks: u32,
+    /// Too few seats were free elsewhere: the gang must wait for the repair.
+    pub(crate) waits: bool,
 }
 
 impl Kind {
@@ -87,11 +89,11 @@ impl Fleet {
     }
 
     /// Stops a gang, if it lives.
-    fn hit(&mut self, track: usize, kind: Kind) {
+    fn hit(&mut self, track: usize, kind: Kind, waits: bool) {
         let it = &mut self.tracks[track];
         if it.is_live() {
             it.turn_to(self.now, Doing::Dead);
-            self.hits.push(Hit { kind, ranks: it.ranks });
+            self.hits.push(Hit { kind, ranks: it.ranks, waits });
         }
     }
 
@@ -104,7 +106,7 @@ impl Fleet {
         let rank = gang.and_then(|gang| gang.alive().find(|(_, it)| **it == seat));
         let Some((rank, _)) = rank else { return };
         if let Some(track) = self.track_of(&fence) {
-            self.hit(track, Kind::Killed);
+            self.hit(track, Kind::Killed, false);
         }
         let outcome = Outcome::Failed(Failure::Crashed { rank, message: "signal 9".to_owned() });
         let at = self.now + self.costs.exit_ms;
@@ -120,15 +122,18 @@ impl Fleet {
             // The last step before was told, as every step is.
             self.report(track);
         }
-        self.hit(track, Kind::Hung);
+        self.hit(track, Kind::Hung, false);
     }
 
     fn node_lost(&mut self, node: usize) {
         let worker = worker_id(node, self.sites[node].life);
         self.sites[node].is_up = false;
         for track in 0..self.tracks.len() {
-            if self.tracks[track].seats.iter().any(|seat| seat.worker == worker) {
-                self.hit(track, Kind::NodeLost);
+            let seats = self.tracks[track].seats.iter();
+            let lost = seats.filter(|seat| seat.worker == worker).count();
+            if lost > 0 {
+                let waits = self.free() < lost;
+                self.hit(track, Kind::NodeLost, waits);
             }
         }
         self.at(self.now + self.costs.silence_ms, Happening::Detached { worker });

@@ -4,7 +4,7 @@
 //! stopping the other ranks, listing the store, resting between tries, uploads that were not through and
 //! first starts: those are the product's, and are lost. A machine that is gone is not replaced, since there
 //! is none: its gang waits until it is back. That wait is no scheduler's to shorten. It is printed apart,
-//! and judged with the repair of each lost machine in the floor as part of that gang's start.
+//! and judged with the repair in the floor, where no other seats were free.
 
 use clade_core::order::Random;
 
@@ -86,10 +86,10 @@ pub(crate) fn cost(
     let float = |ms: u64| ms as f64;
     let saving = float(ledger.useful) * float(costs.save_ms) / float(interval - costs.save_ms);
     let (mut failing, mut repairing) = (0.0, 0.0);
-    for Hit { kind, ranks } in &hits {
+    for Hit { kind, ranks, waits } in &hits {
         let notice = kind.notice_ms(&costs);
         failing += f64::from(*ranks) * float(notice + costs.start_ms + interval / 2);
-        if *kind == Kind::NodeLost {
+        if *waits {
             repairing += f64::from(*ranks) * float(costs.repair_ms.saturating_sub(notice));
         }
     }
@@ -98,6 +98,9 @@ pub(crate) fn cost(
 
 /// Prints what failures cost at the usual rate, and at 10 and 100 times that.
 pub(crate) fn run(seed: u64, repeats: u64, mix: Mix, costs: Costs) {
+    if repeats == 0 {
+        return;
+    }
     for factor in [1.0, 10.0, 100.0] {
         let interval = costs.young_ms(DAY_MS / (RATE * factor * f64::from(RANKS)));
         let play = |seed| cost(experts(seed), NODES, factor, mix, seed, costs);

@@ -58,6 +58,7 @@ pub(super) struct Site {
 pub(crate) struct Fleet {
     pub(super) state: State,
     pub(super) now: u64,
+    pub(super) limits: Limits,
     pub(super) costs: Costs,
     /// Between the begins of two checkpoints.
     pub(super) interval: u64,
@@ -92,6 +93,7 @@ impl Fleet {
         let mut fleet = Self {
             state: ready(plans, workers.collect()),
             now: 0,
+            limits: Limits::default(),
             costs,
             interval,
             tracks: Vec::new(),
@@ -123,6 +125,7 @@ impl Fleet {
         fleet
     }
 
+    #[cfg(test)]
     /// Holds every step against the invariants, and integrates what the core says is seated.
     pub(crate) const fn audited(mut self) -> Self {
         self.audits = true;
@@ -196,7 +199,7 @@ impl Fleet {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let about = self.audits.then(|| invariants::About::of(&event));
-            let effects = step(&mut self.state, Limits::default(), Millis(EPOCH + self.now), event);
+            let effects = step(&mut self.state, self.limits, Millis(EPOCH + self.now), event);
             if let Some(about) = about {
                 let broken = invariants::violations(&about, &effects, &self.state);
                 assert!(broken.is_empty(), "{broken:?}");
@@ -252,13 +255,18 @@ impl Fleet {
         if self.breakage.is_none() || self.tracks.iter().all(|it| it.doing != Doing::Waiting) {
             return;
         }
-        let taken = self.state.taken().filter(|(seat, ..)| self.is_there(&seat.worker)).count();
-        let up = self.sites.iter().filter(|it| it.is_up).count();
-        let free = up * usize::try_from(SLOTS).unwrap_or(0) - taken;
+        let free = self.free();
         for track in &mut self.tracks {
             track.spend(self.now);
             track.is_short = u32::try_from(free).is_ok_and(|free| free < track.ranks);
         }
+    }
+
+    /// Seats that work and that nobody has.
+    pub(super) fn free(&self) -> usize {
+        let taken = self.state.taken().filter(|(seat, ..)| self.is_there(&seat.worker)).count();
+        let up = self.sites.iter().filter(|it| it.is_up).count();
+        up * usize::try_from(SLOTS).unwrap_or(0) - taken
     }
 
     /// Seats that the core holds for gangs and jobs, gone ranks' included until their gang has ended.

@@ -24,6 +24,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
+    #[cfg(test)]
     /// Time of seats that were taken.
     pub(crate) const fn seated(&self) -> u64 {
         self.useful + self.redone + self.saving + self.starting + self.dead

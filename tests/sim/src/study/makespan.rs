@@ -23,6 +23,35 @@ pub(crate) struct Trace {
     pub(crate) plans: Vec<RunPlan>,
 }
 
+/// What is hard about a trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Four of its widest gangs fit at least.
+    Usual,
+    /// And its runs differ in their pace, which nobody knows before they step.
+    Paced,
+    /// One to three of its widest gangs fit: often no plan whatever reaches the bound.
+    Tight,
+}
+
+impl Kind {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Usual => "usual",
+            Self::Paced => "paced",
+            Self::Tight => "tight",
+        }
+    }
+
+    const fn about(self) -> &'static str {
+        match self {
+            Self::Usual => "at least 4 of the widest gangs fit, every step takes a second",
+            Self::Paced => "the same with steps of 0.2 to 3 s by run, unknown until it steps",
+            Self::Tight => "1 to 3 of the widest gangs fit, every step takes a second",
+        }
+    }
+}
+
 /// What a trace came to.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
@@ -32,15 +61,16 @@ pub(crate) struct Span {
 }
 
 impl Trace {
-    /// Draws a trace: one to three runs, each of one width and one pace; lengths alike, spread or skewed; in
-    /// half of them some have begun. The widest gang divides the fleet, since no plan could help it if not.
-    pub(crate) fn draw(seed: u64) -> Self {
+    /// Draws a trace: one to three runs, each of one width; lengths alike, spread or skewed; in half of them
+    /// some have begun. The widest gang divides the fleet, since no plan could help it if not.
+    pub(crate) fn draw(seed: u64, kind: Kind) -> Self {
         let mut random = Random::new(seed ^ 0x7ace);
         let runs = 1 + random.below(3);
         let widths: Vec<u64> = (0..runs).map(|_| 8 << random.below(5)).collect();
         let widest = widths.iter().copied().max().unwrap_or(8);
-        let least = 64_u64.div_ceil(widest);
-        let gpus = widest * (least + random.below(1_024 / widest - least + 1));
+        let least = if kind == Kind::Tight { 1 } else { 4 }.max(64_u64.div_ceil(widest));
+        let most = if kind == Kind::Tight { 3.max(least) } else { 1_024 / widest };
+        let gpus = widest * (least + random.below(most - least + 1));
         let experts = 16 + random.below(49);
         let skew = [0.0, 0.3, 0.6, 1.0][usize::try_from(random.below(4)).expect("of four")];
         let (has_begun, spread) = (random.below(2) == 0, random.below(2) == 0);
@@ -65,7 +95,8 @@ impl Trace {
         // The bound is at six hours to two days.
         let scale = (6.0 + 42.0 * random.unit()) * HOUR_MS / bound;
         let plans = lengths.into_iter().zip(&widths).enumerate().map(|(run, (all, width))| {
-            let step_ms = 200 + random.below(2_800);
+            // A second is what the core takes a step to last in a run that it has not seen step.
+            let step_ms = if kind == Kind::Paced { 200 + random.below(2_800) } else { 1_000 };
             let steps = |share: f64| {
                 let per_step = f64::from(u32::try_from(step_ms).expect("seconds"));
                 #[expect(
@@ -124,35 +155,46 @@ impl Trace {
     }
 }
 
-/// Plays so many traces that count, and prints how far they are from their bounds.
+/// Plays so many traces of each kind that count, and prints how far they are from their bounds.
 pub(crate) fn run(seed: u64, traces: u64, costs: Costs) {
+    say(format_args!(
+        "makespan: 16 to 64 experts in one to three runs, widths 8 to 128, 64 to 1,024 GPUs, a bound of 6 to 48 \
+         hours, a checkpoint every {} s",
+        INTERVAL_MS / 1_000
+    ));
+    for kind in [Kind::Usual, Kind::Paced, Kind::Tight] {
+        measure(kind, seed, traces, costs);
+    }
+}
+
+fn measure(kind: Kind, seed: u64, traces: u64, costs: Costs) {
     let counts = |seed: &u64| {
-        let (area, longest) = Trace::draw(*seed).bounds();
+        let (area, longest) = Trace::draw(*seed, kind).bounds();
         area >= 0.8 * longest
     };
     let seeds = (seed..).filter(counts).take(usize::try_from(traces).unwrap_or(usize::MAX));
     let seeds: Vec<u64> = seeds.collect();
     let mut spans = for_each(0..traces, |at| {
         let seed = seeds[usize::try_from(at).expect("few traces")];
-        let trace = Trace::draw(seed);
+        let trace = Trace::draw(seed, kind);
         let (area, longest) = trace.bounds();
         let ratio = trace.play(costs) as f64 / area.max(longest);
         Span { seed, shape: trace.shape(), ratio }
     });
     spans.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
-    say(format_args!(
-        "makespan: {traces} traces of 16 to 64 experts in one to three runs, widths 8 to 128, 64 to 1,024 GPUs, \
-         seeds {seed} to {}",
-        seeds.last().copied().unwrap_or(seed)
-    ));
-    for it in spans.iter().rev().take(5) {
-        say(format_args!("  seed {}: {:.3}: {}", it.seed, it.ratio, it.shape));
-    }
-    let at = |part: usize| {
-        spans.get((spans.len() * part / 100).min(spans.len() - 1)).map_or(0.0, |it| it.ratio)
-    };
+    let at = |part: usize| spans.get((spans.len() * part / 100).min(spans.len().saturating_sub(1)));
+    let at = |part: usize| at(part).map_or(0.0, |it| it.ratio);
     let above = spans.iter().filter(|it| it.ratio > 1.1).count();
-    say(format_args!("  90 of 100 below {:.3}; {above} above 1.1", at(90)));
-    mark("makespan_median", at(50), "of the bound", 1.1);
-    mark("makespan_worst", at(100), "of the bound", 1.1);
+    let name = kind.name();
+    say(format_args!(
+        "  {name}: {}; {traces} traces, seeds {seed} to {}; 90 of 100 below {:.3}, {above} above 1.1",
+        kind.about(),
+        seeds.last().copied().unwrap_or(seed),
+        at(90)
+    ));
+    for it in spans.iter().rev().take_while(|it| it.ratio > 1.1) {
+        say(format_args!("    seed {}: {:.3}: {}", it.seed, it.ratio, it.shape));
+    }
+    mark(&format!("makespan_{name}_median"), at(50), "of the bound", 1.1);
+    mark(&format!("makespan_{name}_worst"), at(100), "of the bound", 1.1);
 }

@@ -29,8 +29,10 @@ pub(crate) enum Doing {
 pub(crate) struct Track {
     pub(crate) ranks: u32,
     pub(crate) step_ms: u64,
-    /// Where it was when the study began, and where it ends.
+    /// Where it was when the study began.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the tests check the useful steps by it"))]
     pub(crate) first: u64,
+    /// Where it ends.
     pub(crate) due: u64,
     pub(crate) doing: Doing,
     /// Counts changes of `doing`: what was planned in a former turn does not happen.
@@ -79,14 +81,10 @@ impl Track {
         }
     }
 
+    #[cfg(test)]
     /// Seat-milliseconds that its steps take at best.
     pub(crate) fn ideal(&self) -> u64 {
-        self.length() * u64::from(self.ranks)
-    }
-
-    /// Milliseconds that its steps take at best.
-    pub(crate) const fn length(&self) -> u64 {
-        (self.due - self.first) * self.step_ms
+        (self.due - self.first) * self.step_ms * u64::from(self.ranks)
     }
 
     /// Whether a gang is there that a failure would stop.
