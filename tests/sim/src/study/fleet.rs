@@ -3,7 +3,7 @@
 //! Every decision is `clade_core::schedule::step`'s. What is modelled is time: of a step, a checkpoint, a
 //! start, a repair. Faults of the network and of leaders are the seeded worlds' business, not this one's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clade_core::ids::{CheckpointRef, Fence, Millis, ModelId, NodeName, RunName, WorkId, WorkerId};
 use clade_core::job::Outcome;
@@ -77,6 +77,8 @@ pub(crate) struct Fleet {
     audits: bool,
     names: BTreeMap<(RunName, WorkId), usize>,
     keys: Vec<(RunName, WorkId)>,
+    /// Ends of ranks that were told: an agent tells each once.
+    told: BTreeSet<(Fence, u32)>,
     pub(super) jobs_since: BTreeMap<(RunName, WorkId), u64>,
     queue: BTreeMap<(u64, u64), Happening>,
     sequence: u64,
@@ -107,6 +109,7 @@ impl Fleet {
             audits: false,
             names: BTreeMap::new(),
             keys: Vec::new(),
+            told: BTreeSet::new(),
             jobs_since: BTreeMap::new(),
             queue: BTreeMap::new(),
             sequence: 0,
@@ -183,7 +186,8 @@ impl Fleet {
             }
             Happening::Uploaded { track, fence, step } => self.uploaded(track, fence, step),
             Happening::RankExits { worker, fence, rank, outcome } => {
-                if self.is_there(&worker) {
+                let is_news = self.told.insert((fence.clone(), rank));
+                if is_news && self.is_there(&worker) {
                     self.tell(Event::RankExited { worker, fence, rank, outcome });
                 }
             }
