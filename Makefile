@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator chaos simulate fuzz etcd route-venv s3-venv chart test-outages
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator chaos simulate fuzz etcd route-venv s3-venv chart test-outages study
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -65,6 +65,9 @@ chaos: setup s3-venv etcd ## Play with a cluster of real processes (ROUNDS=10 SE
 
 simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for one, with its trace)
 	@exec $(CARGO) run --quiet -p clade-sim -- $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000) --keep-going)
+
+study: ## Measure what failures cost on 1,024 GPUs, and how long queues of experts take (STUDY='--repeats 1 --traces 50')
+	@exec $(CARGO) run --quiet -p clade-sim -- study $(STUDY)
 
 fuzz: setup ## Fuzz the readers of tars and of indexes, a minute each (FUZZ_SECONDS=…)
 	@fuzz/run.sh tar $(or $(FUZZ_SECONDS),60)

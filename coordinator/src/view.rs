@@ -371,7 +371,7 @@ impl RunView<'_> {
 fn because(cause: &Stop) -> String {
     match cause {
         Stop::RankGone | Stop::RunStopping => String::new(),
-        Stop::Preempted { by, work } => format!(": {by}/{work} has priority"),
+        Stop::Preempted { by, work } => format!(": {by}/{work} goes first"),
         Stop::Drained { node } => format!(": node {node} is drained"),
         Stop::DeviceWithdrawn { seat } => format!(": the device of {seat} was withdrawn"),
         Stop::Hung { seconds } => format!(": no step for {seconds} s"),

@@ -26,6 +26,7 @@ mod runs;
 mod state;
 mod step;
 mod trust;
+mod way;
 mod workers;
 
 pub use admission::{Unplaceable, admit};
@@ -55,6 +56,8 @@ pub struct Limits {
     pub quarantine: Millis,
     /// A leader that heard nothing at all for so long stood still itself.
     pub pause: Millis,
+    /// A gang makes way for one of its priority only if it has at least so much less left to do.
+    pub way: Millis,
     /// Changed objects beyond which one event begins nothing more: it may share a transaction.
     pub objects: usize,
 }
@@ -68,6 +71,7 @@ impl Default for Limits {
             hang: Millis(60_000),
             quarantine: Millis(600_000),
             pause: Millis(2_000),
+            way: Millis(600_000),
             objects: 80,
         }
     }

@@ -10,6 +10,9 @@ use super::state::{Node, Phase, Run, RunPhase, State, Trust, Work, Worker};
 use crate::ids::{JobId, Millis, NodeName, RunName, Seat, Stage, WorkId, WorkerId};
 use crate::spec::Requires;
 
+/// Microseconds that a step is taken to last in a run that has not shown its pace.
+pub(super) const PACE: u64 = 1_000_000;
+
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Index {
     taken: BTreeMap<WorkerId, BTreeMap<u32, (RunName, WorkId)>>,
@@ -321,7 +324,7 @@ impl Index {
         if is_ready {
             let committed = run.works.get(&id).map_or(0, |work| work.committed_step().0);
             let steps = run.due(model).0.saturating_sub(committed);
-            let pace = self.runs.get(run.name()).and_then(|facts| facts.pace).unwrap_or(1_000_000);
+            let pace = self.runs.get(run.name()).and_then(|facts| facts.pace).unwrap_or(PACE);
             let ready = ReadyModel {
                 priority: Reverse(run.head.spec.spec.priority),
                 left: Reverse(steps.saturating_mul(pace)),

@@ -18,7 +18,7 @@ use crate::ids::{NodeName, RunName, Seat, WorkId, WorkerId};
 use crate::spec::Requires;
 
 /// Works that are looked at after the first that does not fit.
-const DEPTH: u32 = 32;
+pub(super) const DEPTH: u32 = 32;
 
 /// What a job is taken to last, in milliseconds: nobody measures them, and they are made to be short.
 const JOB: u64 = 60_000;
@@ -128,7 +128,7 @@ impl Stepper<'_> {
     }
 
     /// Seats, free or taken, of workers with a stream on open nodes that meet `requires`, by kind.
-    fn open_seats(&self, requires: &Requires) -> BTreeMap<String, u32> {
+    pub(super) fn open_seats(&self, requires: &Requires) -> BTreeMap<String, u32> {
         let (index, workers) = (&self.state.index, &self.state.workers);
         let is_closed = |node: &NodeName| {
             self.state.nodes.get(node).is_some_and(|node| !super::Node::is_open(node))

@@ -35,6 +35,8 @@ pub struct State {
     pub(super) seen: BTreeMap<(RunName, WorkId), Seen>,
     /// Seats were freed, or works became ready, since placement last looked at everything.
     pub(super) unsettled: bool,
+    /// When gangs were last asked to make way, or found not to have to.
+    pub(super) weighed: Millis,
     /// For whom free seats of a kind of device are kept, as placement last left it.
     pub(super) kept: BTreeMap<String, (RunName, WorkId)>,
     pub(super) index: Index,
@@ -180,7 +182,7 @@ mod exits {
 pub enum Stop {
     RankGone,
     RunStopping,
-    /// A run of a higher priority needs the seats.
+    /// A model of a higher priority needs the seats, or one that has more left to do and can wait no longer.
     Preempted {
         by: RunName,
         work: WorkId,

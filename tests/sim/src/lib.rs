@@ -17,6 +17,7 @@ mod machine;
 mod network;
 mod operator;
 mod setting;
+pub mod study;
 mod training;
 mod world;
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clade_sim::coverage::Coverage;
+use clade_sim::study::{self, Study};
 use clade_sim::{Outcome, play};
 use clap::Parser;
 
@@ -25,10 +26,23 @@ struct Options {
     keep_going: bool,
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    #[command(subcommand)]
+    instead: Option<Instead>,
+}
+
+/// What to do instead of playing worlds.
+#[derive(clap::Subcommand)]
+enum Instead {
+    /// Measure what failures cost, and how long queues of experts take
+    Study(Study),
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(Instead::Study(study)) = &options.instead {
+        study::run(study);
+        return ExitCode::SUCCESS;
+    }
     std::panic::set_hook(Box::new(|_| ()));
     let begun = std::time::Instant::now();
     let next = AtomicU64::new(options.seed);

@@ -1,7 +1,7 @@
 //! Losses Stay Where They Are: what a worker or a rank says stops only gangs that are seated at that
 //! worker, or that very gang; others keep their seats and incarnations (G6).
 //!
-//! Preemption is the exception that is meant: it stops gangs of lower priorities, and says for whom.
+//! Preemption is the exception that is meant: it stops gangs for more urgent ones, and says for whom.
 
 use super::Change;
 use crate::ids::WorkerId;
