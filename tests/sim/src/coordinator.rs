@@ -135,7 +135,8 @@ impl World {
     }
 
     pub(crate) fn leader_hears_end(&mut self, id: u64) {
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.is_over_there = true;
         let term = stream.leader;
         self.mail(term, Mail::End { stream: id });
     }

@@ -88,7 +88,9 @@ impl World {
         for machine in 0..self.machines.len() {
             let now = self.now;
             let it = &mut self.machines[machine];
-            (it.mute_until, it.deaf_until, it.bad_until) = (now, now, 0);
+            // Cuts last as long as they were to: what waits in them would come later than the rest
+            // of its stream, which no network does without ending the stream.
+            it.bad_until = 0;
             (it.slow_network, it.slowness) = ((0, 0), 1);
             let agent = it.agent;
             self.at(now + 500, Happening::Uncordon(machine));

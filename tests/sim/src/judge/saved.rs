@@ -166,7 +166,8 @@ impl World {
             Stop::Hung { .. } => {
                 let (since, step) = leader.told.steps.get(fence).copied().unwrap_or_default();
                 let patience = if step == 0 { limits.first_step.0 } else { limits.hang.0 };
-                let is_away = has_seat(&|seat| {
+                // Who has ended may be away: nothing more is to be heard of it.
+                let is_away = gang.alive().any(|(_, seat)| {
                     leader.state.workers.get(&seat.worker).is_none_or(|it| it.lost_at.is_some())
                 });
                 // A clock that leapt by less than two seconds goes unnoticed.
@@ -330,7 +331,13 @@ impl World {
         for (name, before) in &effects.before.nodes {
             let Some(node) = state.nodes.get(name) else { continue };
             let Trust::Quarantined { until } = node.trust else { continue };
-            if before.trust == node.trust {
+            if let Trust::Quarantined { until: old } = before.trust {
+                // A new leader shortens what was written by a clock that was ahead; nothing begins.
+                if until > old {
+                    return Some(format!(
+                        "{name} is to stay in quarantine until {until}, not {old}"
+                    ));
+                }
                 continue;
             }
             let blamed: u32 = before.blame.values().sum();
