@@ -292,6 +292,11 @@ impl World {
             Action::Supersede { worker } => self.order(term, &worker, Down::Supersede),
             Action::Inspect { fence } => {
                 let at = self.now + 20 + self.random.below(900);
+                // An action may be done twice, and the second answer come when all has moved on.
+                if self.random.below(6) == 0 {
+                    let again = at + self.random.below(5_000);
+                    self.at(again, Happening::Inspect { term, fence: fence.clone() });
+                }
                 self.at(at, Happening::Inspect { term, fence });
             }
             Action::Collect { run, checkpoints } => {

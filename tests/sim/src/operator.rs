@@ -36,6 +36,7 @@ impl World {
         self.at(self.now + 1_000, Happening::Supervise);
         self.ask_why();
         self.judge_now();
+        self.judge_overdue();
         for run in 0..self.setting.runs.len() {
             let name = self.setting.runs[run].name();
             let phase = self.leader().and_then(|it| it.state.runs.get(name));
