@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator simulate fuzz etcd route-venv s3-venv chart test-outages
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator simulate planted-bugs fuzz etcd route-venv s3-venv chart test-outages
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -58,6 +58,9 @@ bench-orchestrator: ## Measure the scheduler alone: 10,000 workers, 1,000 models
 
 simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for one, with its trace)
 	@exec $(CARGO) run --quiet -p clade-sim -- $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000) --keep-going)
+
+planted-bugs: ## Plant bugs in the scheduler, one by one, and let the simulation find each (BUG='*quarantine*')
+	@exec tests/sim/planted/run.sh $(if $(BUG),'$(BUG)')
 
 fuzz: setup ## Fuzz the readers of tars and of indexes, a minute each (FUZZ_SECONDS=…)
 	@fuzz/run.sh tar $(or $(FUZZ_SECONDS),60)

@@ -76,6 +76,8 @@ fn a_withdrawn_device_lets_its_gang_save_and_leave_and_is_never_used_again() {
         start clipart/expert-1#1 rank 1 on w2:0 from seed gang-1 step-288
         inspect clipart/expert-0#1
     "#]]);
+    script.attach("w3", 1, vec![]);
+    assert_eq!(script.sits_at("expert-0"), Vec::<String>::new());
     assert_eq!((script.work("expert-0").strikes, script.work("expert-0").restarts), (0, 0));
 }
 
@@ -117,7 +119,9 @@ fn seats_kept_for_a_wide_gang_are_not_given_to_who_would_still_hold_them_then() 
 #[test]
 fn seats_kept_for_a_wide_gang_are_lent_to_who_is_done_before_they_suffice() {
     let mut script = kept();
-    let short = spec_with(&[("name: clipart", "name: short")]);
+    // Less urgent: it is asked after the seats are kept.
+    let changes = [("name: clipart", "name: short"), ("  gangs:", "  priority: -1\n  gangs:")];
+    let short = spec_with(&changes);
     script.event(Event::Applied { spec: Box::new(short), tars: 2 });
     script.check(&expect![[r#"
         start short/index.0#1 rank 0 on w2:0 from nothing

@@ -8,8 +8,11 @@ use clade_core::schedule::{Phase, RunPhase, State, Trust};
 use crate::setting::EPOCH;
 use crate::world::World;
 
-/// Seconds after which a gang that is to leave has been told so, and an end has come that was due.
-const SOON: u32 = 4;
+/// Seconds after which a gang that is to leave has been told so: seen once, it may be one of many.
+const SOON: u32 = 1;
+
+/// Seconds after which a quarantine has ended that was due.
+const TICKED: u32 = 3;
 
 /// Seconds that no rest lasts: the longest is six.
 const REST: u32 = 12;
@@ -69,7 +72,7 @@ fn due(state: &State, time: Millis) -> BTreeMap<String, u32> {
     }
     for (name, node) in &state.nodes {
         if matches!(node.trust, Trust::Quarantined { until } if until < time) {
-            due.insert(format!("the quarantine of {name} is over and goes on"), SOON);
+            due.insert(format!("the quarantine of {name} is over and goes on"), TICKED);
         }
     }
     due
