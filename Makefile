@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator chaos simulate fuzz etcd route-venv s3-venv chart test-outages study
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator chaos simulate fuzz etcd route-venv s3-venv chart test-outages study planted-bugs
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -68,6 +68,9 @@ simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for 
 
 study: ## Measure what failures cost on 1,024 GPUs, and how long queues of experts take (STUDY='--repeats 1 --traces 50')
 	@exec $(CARGO) run --quiet -p clade-sim -- study $(STUDY)
+
+planted-bugs: ## Plant bugs in the scheduler, one by one, and let the simulation find each (BUG='*quarantine*')
+	@exec tests/sim/planted/run.sh $(if $(BUG),'$(BUG)')
 
 fuzz: setup ## Fuzz the readers of tars and of indexes, a minute each (FUZZ_SECONDS=…)
 	@fuzz/run.sh tar $(or $(FUZZ_SECONDS),60)

@@ -34,6 +34,8 @@ pub(super) struct Index {
     /// Ends of quarantines.
     pub(super) quarantines: BTreeSet<(Millis, NodeName)>,
     pub(super) draining: BTreeSet<NodeName>,
+    /// Workers that have withdrawn slots.
+    pub(super) worn: BTreeSet<WorkerId>,
     pub(super) stopping: BTreeSet<RunName>,
     runs: BTreeMap<RunName, Facts>,
 }
@@ -159,6 +161,9 @@ impl Index {
         if worker.usable() > 0 {
             *self.capacity.entry(worker.offer.kind.clone()).or_default() += worker.usable();
         }
+        if !worker.withdrawn.is_empty() {
+            self.worn.insert(id.clone());
+        }
         if let Some(at) = worker.lost_at {
             self.losses.insert((at, id.clone()));
         }
@@ -177,6 +182,7 @@ impl Index {
                 self.capacity.remove(&worker.offer.kind);
             }
         }
+        self.worn.remove(id);
         if let Some(at) = worker.lost_at {
             self.losses.remove(&(at, id.clone()));
         }

@@ -43,7 +43,8 @@ pub fn step(state: &mut State, limits: Limits, now: Millis, event: Event) -> Eff
     state.heard = now;
     let before = Before { term: state.term, ..Before::default() };
     let effects = Effects { before, ..Effects::default() };
-    let mut stepper = Stepper { now: state.clock, state, limits, effects };
+    let (now, touched) = (state.clock, BTreeSet::new());
+    let mut stepper = Stepper { now, state, limits, effects, touched };
     if passed > limits.pause.0 {
         stepper.slept(passed);
     }
@@ -60,6 +61,8 @@ pub(super) struct Stepper<'a> {
     pub(super) limits: Limits,
     pub(super) now: Millis,
     pub(super) effects: Effects,
+    /// Runs of works that changed: each may have come to its end, which changes its head, too.
+    touched: BTreeSet<RunName>,
 }
 
 impl Stepper<'_> {
@@ -115,6 +118,7 @@ impl Stepper<'_> {
         self.lose_due_workers();
         self.stop_stopping_runs();
         self.leave_draining_nodes();
+        self.leave_withdrawn_seats();
         self.end_runs();
         self.place();
     }
@@ -125,7 +129,7 @@ impl Stepper<'_> {
 
     /// Whether another change may be begun in this transaction.
     pub(super) fn has_room(&self) -> bool {
-        self.effects.changed.len() < self.limits.objects
+        self.effects.changed.len() + self.touched.len() < self.limits.objects
     }
 
     /// The only way a work changes: what follows from it is kept up to date.
@@ -151,6 +155,9 @@ impl Stepper<'_> {
             self.refresh(&worker);
         }
         self.effects.changed.insert(Object::of(run, id));
+        if !self.touched.contains(run) {
+            self.touched.insert(run.clone());
+        }
         self.effects.before.works.entry((run.clone(), id)).or_insert(before);
         match (was_running, is_running) {
             (false, true) => self.watch(run, id),

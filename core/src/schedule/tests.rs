@@ -15,18 +15,33 @@ use crate::ids::{
 use crate::job::{Failure, Outcome};
 use crate::spec::RunSpec;
 
+mod pace;
+mod parts;
+mod placing;
+mod trust;
+
 const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");
 
 /// A run of two experts of two ranks over one tar.
 fn spec() -> RunSpec {
+    spec_with(&[])
+}
+
+/// The same with other words in its document.
+fn spec_with(others: &[(&str, &str)]) -> RunSpec {
     let document = DEMO
         .replace("experts: 4", "experts: 2")
         .replace("expert: {ranks: 1", "expert: {ranks: 2")
         .replace("restarts: 5", "restarts: 1")
         .replace("baselines: [dense]", "baselines: []");
+    let document = others.iter().fold(document, |document, (from, to)| {
+        assert!(document.contains(from), "{from}");
+        document.replace(from, to)
+    });
     RunSpec::parse(&document).unwrap()
 }
 
+#[derive(Clone)]
 struct Script {
     state: State,
     now: Millis,
@@ -40,8 +55,12 @@ impl Script {
 
     /// A run whose stages are done and whose seed is trained, with workers `w1` and `w2` of one slot.
     fn trained_seed() -> Self {
+        Self::trained(spec())
+    }
+
+    fn trained(spec: RunSpec) -> Self {
         let mut script = Self::new();
-        script.event(Event::Applied { spec: Box::new(spec()), tars: 1 });
+        script.event(Event::Applied { spec: Box::new(spec), tars: 1 });
         let run = script.state.runs.values_mut().next().unwrap();
         for (id, work) in &mut run.works {
             match id {

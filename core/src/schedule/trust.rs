@@ -28,6 +28,11 @@ impl Stepper<'_> {
         let may_quarantine = (self.state.index.quarantined() + 1) * 4 <= self.state.index.nodes();
         let (now, first) = (self.now, self.limits.quarantine.0);
         let work = format!("{}/{}", fence.run, fence.work);
+        // What still ran there when its quarantine began tells nothing new.
+        let is_away = |node: &Node| matches!(node.trust, Trust::Quarantined { .. });
+        if self.state.nodes.get(node).is_some_and(is_away) {
+            return;
+        }
         self.change_node(node, |node: &mut Node| {
             *node.blame.entry(work).or_default() += 1;
             let total: u32 = node.blame.values().sum();

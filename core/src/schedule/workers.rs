@@ -163,7 +163,7 @@ impl Stepper<'_> {
         let seated = self.state.index.seated(id);
         let seated: Vec<(u32, RunName, WorkId)> =
             seated.map(|(slot, run, work)| (slot, run.clone(), work)).collect();
-        let mut is_blamed = false;
+        let mut last = None;
         for (slot, run, work) in seated {
             if !self.has_room() {
                 return false;
@@ -175,14 +175,14 @@ impl Stepper<'_> {
             let gang = self.state.work(&run, work).and_then(super::Work::gang);
             let rank = gang.and_then(|gang| gang.alive().find(|(_, it)| **it == seat));
             if let Some(rank) = rank.map(|(rank, _)| rank) {
-                // One machine was lost once, however many ranks it had.
-                if let Some(node) = self.state.node_of(id).cloned()
-                    && !std::mem::replace(&mut is_blamed, true)
-                {
-                    self.blame(&node, &fence, &failure);
-                }
                 self.gone(&fence, rank, Outcome::Failed(failure.clone()));
+                last = Some(fence);
             }
+        }
+        // One machine was lost once, however many ranks it had and in however many parts they went:
+        // the last part always holds one of them.
+        if let (Some(fence), Some(node)) = (last, self.state.node_of(id).cloned()) {
+            self.blame(&node, &fence, &failure);
         }
         if let Some(worker) = self.state.workers.remove(id) {
             self.state.index.parted(id, &worker);
@@ -193,7 +193,7 @@ impl Stepper<'_> {
         true
     }
 
-    /// Takes seats out of use; whoever sits there is asked to save and leave.
+    /// Takes seats out of use; [`Self::leave_withdrawn_seats`] asks whoever sits there to leave.
     pub(super) fn withdrawn(
         &mut self,
         id: &WorkerId,
@@ -210,19 +210,36 @@ impl Stepper<'_> {
         }
         let before = worker.clone();
         state.index.parted(id, &before);
-        worker.withdrawn.extend(news.clone());
+        worker.withdrawn.extend(news);
         state.index.joined(id, worker);
         self.effects.changed.insert(Object::Worker(id.clone()));
         self.effects.before.workers.entry(id.clone()).or_insert(Some(before));
         self.refresh(id);
-        let seated = self.state.index.seated(id).filter(|(slot, ..)| news.contains_key(slot));
-        let seated: Vec<(u32, RunName, WorkId)> =
-            seated.map(|(slot, run, work)| (slot, run.clone(), work)).collect();
-        for (slot, run, work) in seated {
-            let seat = Seat { worker: id.clone(), slot };
-            self.stop_gang(&run, work, Stop::DeviceWithdrawn { seat });
-        }
         Ok(())
+    }
+
+    /// Asks what sits on withdrawn devices to save and leave, as much as fits.
+    pub(super) fn leave_withdrawn_seats(&mut self) {
+        let worn: Vec<WorkerId> = self.state.index.worn.iter().cloned().collect();
+        for id in worn {
+            let Some(worker) = self.state.workers.get(&id) else { continue };
+            let seated = self.state.index.seated(&id);
+            let seated = seated.filter(|(slot, ..)| worker.withdrawn.contains_key(slot));
+            let seated: Vec<(u32, RunName, WorkId)> =
+                seated.map(|(slot, run, work)| (slot, run.clone(), work)).collect();
+            for (slot, run, work) in seated {
+                let found = self.state.work(&run, work);
+                if !found.is_some_and(|it| matches!(it.phase, Phase::Running(_))) {
+                    continue;
+                }
+                if !self.has_room() {
+                    self.effects.more = true;
+                    return;
+                }
+                let seat = Seat { worker: id.clone(), slot };
+                self.stop_gang(&run, work, Stop::DeviceWithdrawn { seat });
+            }
+        }
     }
 
     fn is_known(&self, node: &NodeName) -> bool {

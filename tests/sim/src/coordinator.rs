@@ -135,7 +135,8 @@ impl World {
     }
 
     pub(crate) fn leader_hears_end(&mut self, id: u64) {
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.is_over_there = true;
         let term = stream.leader;
         self.mail(term, Mail::End { stream: id });
     }
@@ -291,6 +292,11 @@ impl World {
             Action::Supersede { worker } => self.order(term, &worker, Down::Supersede),
             Action::Inspect { fence } => {
                 let at = self.now + 20 + self.random.below(900);
+                // An action may be done twice, and the second answer come when all has moved on.
+                if self.random.below(6) == 0 {
+                    let again = at + self.random.below(5_000);
+                    self.at(again, Happening::Inspect { term, fence: fence.clone() });
+                }
                 self.at(at, Happening::Inspect { term, fence });
             }
             Action::Collect { run, checkpoints } => {

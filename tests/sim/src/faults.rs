@@ -291,6 +291,7 @@ impl World {
         let machine = self.machine();
         let is_fast = self.machines[machine].slowness == 1;
         self.machines[machine].slowness = if is_fast { 3 } else { 1 };
+        self.judge.slowed(&self.machines[machine].offer.node);
         true
     }
 

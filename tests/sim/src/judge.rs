@@ -4,7 +4,11 @@
 //! It shares no code with the scheduler's own invariants, which look at one state after one event.
 
 mod end;
+mod nodes;
+mod overdue;
 mod saved;
+mod seats;
+mod tries;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +33,12 @@ pub(crate) struct Judge {
     damaged: BTreeSet<(RunName, ModelId)>,
     drained: BTreeSet<NodeName>,
     cancelled: BTreeSet<RunName>,
+    /// Nodes that were slow at any time.
+    slow: BTreeSet<NodeName>,
+    /// Quarantines of a node since it was last trusted.
+    quarantines: BTreeMap<NodeName, u32>,
+    /// For how many seconds in a row something was seen to be due.
+    overdue: BTreeMap<String, u32>,
     /// How often a work was seen to wait although what it asks for is free.
     idle: BTreeMap<(RunName, WorkId), u32>,
 }
@@ -137,6 +147,10 @@ impl Judge {
         if drain {
             self.drained.insert(node.clone());
         }
+    }
+
+    pub(crate) fn slowed(&mut self, node: &NodeName) {
+        self.slow.insert(node.clone());
     }
 
     pub(crate) fn cancelled(&mut self, run: &RunName) {

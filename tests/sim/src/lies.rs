@@ -52,9 +52,12 @@ impl World {
         let (worker, offer) = workers[liar].clone();
         let running: Vec<(Fence, Vec<WorkerId>, u64)> = {
             let runs = self.leader()?.state.runs.values();
+            let is_known = |worker: &WorkerId| workers.iter().any(|(id, _)| id == worker);
             let gangs = runs.flat_map(|run| {
                 run.works.iter().filter_map(|(id, work)| {
                     let Phase::Running(gang) = &work.phase else { return None };
+                    // Of one whose rank has ended the worker may be gone, and is not asked further.
+                    gang.seats.iter().all(|seat| is_known(&seat.worker)).then_some(())?;
                     let seats = gang.seats.iter().map(|seat| seat.worker.clone()).collect();
                     Some((run.fence(*id)?, seats, id.model().map_or(0, |model| run.due(model).0)))
                 })

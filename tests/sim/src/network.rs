@@ -19,6 +19,8 @@ pub(crate) struct Stream {
     /// No more is sent; what was under way may still arrive.
     pub(crate) is_broken: bool,
     is_lossy: bool,
+    /// Its coordinator has heard the end: the task that reads a stream says so last.
+    pub(crate) is_over_there: bool,
 }
 
 /// What an agent says.
@@ -64,6 +66,7 @@ impl World {
             down_from: self.now,
             is_broken: false,
             is_lossy: false,
+            is_over_there: false,
         };
         self.streams.insert(id, stream);
         id
@@ -96,7 +99,7 @@ impl World {
     }
 
     pub(crate) fn up_arrives(&mut self, id: u64, up: Up) {
-        let Some(stream) = self.streams.get(&id) else { return };
+        let Some(stream) = self.streams.get(&id).filter(|it| !it.is_over_there) else { return };
         let mute = self.machines[stream.machine].mute_until;
         if mute > self.now {
             self.at(mute, Happening::Up { stream: id, up });

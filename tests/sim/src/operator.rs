@@ -1,9 +1,10 @@
 //! Operators: apply, cancel, cordon, drain, and what they mend once faults have stopped.
 
-use clade_core::schedule::{Event, RunPhase};
+use clade_core::schedule::{Event, MAX_CHANGED, Phase, Run, RunPhase};
 
 use crate::agent::Life;
 use crate::coordinator::Mail;
+use crate::setting::Kind;
 use crate::world::{Happening, World};
 
 impl World {
@@ -36,6 +37,8 @@ impl World {
         self.at(self.now + 1_000, Happening::Supervise);
         self.ask_why();
         self.judge_now();
+        self.cancel_widely();
+        self.judge_overdue();
         for run in 0..self.setting.runs.len() {
             let name = self.setting.runs[run].name();
             let phase = self.leader().and_then(|it| it.state.runs.get(name));
@@ -50,6 +53,26 @@ impl World {
                 self.apply(run);
             }
         }
+    }
+
+    /// Once in a wide world: cancels when more gangs run than one transaction takes.
+    fn cancel_widely(&mut self) {
+        if self.setting.kind != Kind::Wide || self.is_over || self.was_cancelled_widely {
+            return;
+        }
+        let Some(leader) = self.leader().filter(|it| !it.is_still) else { return };
+        let is_wide = |run: &&Run| {
+            let running = run.works.values().filter(|it| matches!(it.phase, Phase::Running(_)));
+            running.count() > MAX_CHANGED
+        };
+        let Some(run) = leader.state.runs.values().find(is_wide).map(|run| run.name().clone())
+        else {
+            return;
+        };
+        self.was_cancelled_widely = true;
+        self.note_fault("cancel of more than a transaction");
+        self.judge.cancelled(&run);
+        self.tell_leader(Event::CancelRequested { run });
     }
 
     pub(crate) fn cordon(&mut self, machine: usize, drain: bool) -> bool {
@@ -88,7 +111,9 @@ impl World {
         for machine in 0..self.machines.len() {
             let now = self.now;
             let it = &mut self.machines[machine];
-            (it.mute_until, it.deaf_until, it.bad_until) = (now, now, 0);
+            // Cuts last as long as they were to: what waits in them would come later than the rest
+            // of its stream, which no network does without ending the stream.
+            it.bad_until = 0;
             (it.slow_network, it.slowness) = ((0, 0), 1);
             let agent = it.agent;
             self.at(now + 500, Happening::Uncordon(machine));

@@ -118,7 +118,7 @@ impl Setting {
         let is_mixed = kind != Kind::Wide && random.below(3) == 0;
         let count = 8 + random.below(4);
         let slots = match kind {
-            Kind::Wide => 16,
+            Kind::Wide => 24,
             Kind::Chaos | Kind::Calm => 1 + random.below(3),
         };
         let mut machines = Vec::new();

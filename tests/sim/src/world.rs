@@ -42,6 +42,7 @@ pub struct World {
     faults: BTreeMap<&'static str, u32>,
     /// Faults have stopped.
     pub(crate) is_over: bool,
+    pub(crate) was_cancelled_widely: bool,
     broken: Vec<String>,
     /// Befalls the next transaction.
     pub(crate) mishap: Option<Mishap>,
@@ -139,6 +140,7 @@ impl World {
             coverage: Coverage::default(),
             faults: BTreeMap::new(),
             is_over: false,
+            was_cancelled_widely: false,
             broken: Vec::new(),
             mishap: None,
             last_refusal: None,

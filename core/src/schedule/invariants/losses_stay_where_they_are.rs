@@ -2,9 +2,10 @@
 //! worker, or that very gang; others keep their seats and incarnations (G6).
 //!
 //! Preemption is the exception that is meant: it stops gangs for more urgent ones, and says for whom.
+//! So are orders of operators and withdrawn devices, which are carried out in parts if they are large.
 
 use super::Change;
-use crate::ids::WorkerId;
+use crate::ids::{Seat, WorkerId};
 use crate::schedule::{Gang, Phase, Stop};
 
 pub(super) fn check(change: &Change<'_>) -> Vec<String> {
@@ -23,10 +24,16 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
     });
     let mut seen = Vec::new();
     for (run, id, then, now) in works {
+        let is_withdrawn = |seat: &Seat| {
+            let worker = change.after.workers.get(&seat.worker);
+            worker.is_some_and(|it| it.withdrawn.contains_key(&seat.slot))
+        };
         let is_told = match &now.phase {
-            Phase::Stopping { cause, .. } => {
-                matches!(cause, Stop::Preempted { .. } | Stop::RunStopping | Stop::Drained { .. })
-            }
+            Phase::Stopping { cause, .. } => match cause {
+                Stop::Preempted { .. } | Stop::RunStopping | Stop::Drained { .. } => true,
+                Stop::DeviceWithdrawn { seat } => is_withdrawn(seat),
+                Stop::RankGone | Stop::Hung { .. } => false,
+            },
             Phase::Waiting
             | Phase::Backoff { .. }
             | Phase::Running(_)
