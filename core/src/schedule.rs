@@ -26,6 +26,7 @@ mod runs;
 mod state;
 mod step;
 mod trust;
+mod undo;
 mod workers;
 
 pub use admission::{Unplaceable, admit};
@@ -36,6 +37,7 @@ pub use state::{
     Trust, Verdict, Work, Worker,
 };
 pub use step::{Before, Effects, MAX_CHANGED, step};
+pub use undo::undo;
 
 use crate::ids::Millis;
 use crate::spec::Requires;
