@@ -34,20 +34,24 @@ impl Coordinator {
     }
 
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_as("http", folder, &[&["--no-auth"], arguments].concat())
+    }
+
+    /// Starts one that asks who calls, as the arguments say.
+    pub(crate) fn start_as(scheme: &str, folder: &Path, arguments: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let log = folder.join(format!("coordinator-{}.log", address.port()));
         let process = Command::new(env!("CARGO_BIN_EXE_clade-coordinator"))
             .arg(format!("--listen={address}"))
-            .arg("--no-auth")
             .args(arguments)
             .env("CLADE_LOG", "info")
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { process, url: format!("http://{address}"), log }
+        Self { process, url: format!("{scheme}://{address}"), log }
     }
 
     /// Three on one etcd.

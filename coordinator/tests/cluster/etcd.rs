@@ -208,7 +208,7 @@ fn free_ports() -> [u16; 3] {
 }
 
 /// What a plain HTTP server says, or nothing.
-fn get(port: u16, path: &str) -> String {
+pub(crate) fn get(port: u16, path: &str) -> String {
     let asked = || {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;

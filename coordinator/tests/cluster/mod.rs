@@ -59,3 +59,18 @@ pub(crate) fn document(folder: &Path, name: &str, tars: usize) -> v1::ApplyRunRe
         .replace("assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz", "vocabulary");
     v1::ApplyRunRequest { document, base_dir: folder.display().to_string(), queue: false }
 }
+
+/// A free port for a coordinator's metrics, and the flag that makes it use that.
+pub(crate) fn metrics_port() -> (u16, String) {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    (address.port(), format!("--metrics-listen={address}"))
+}
+
+/// What a counter of `clade_…` says of a reason; 0 if it has never counted it.
+pub(crate) fn counted(port: u16, counter: &str, reason: &str) -> u64 {
+    let label = format!("clade_{counter}_total{{reason=\"{reason}\"}} ");
+    let text = etcd::get(port, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(&label));
+    line.map_or(0, |count| count.trim().parse().unwrap())
+}
