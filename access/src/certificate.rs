@@ -13,6 +13,9 @@ use crate::identity::{Identity, Proof};
 /// What the subject's organization begins with, before the role.
 pub(crate) const ORGANIZATION: &str = "clade:";
 
+/// The organizational unit of a worker's certificate that is shared by several nodes.
+const ANY_NODE: &str = "clade:any-node";
+
 /// Why a certificate that is genuine names nobody.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
@@ -43,7 +46,10 @@ pub(crate) fn bearer(der: &[u8]) -> Result<Identity, CertificateError> {
     let role: Role = role.parse().map_err(|error: crate::NoRole| wrong(&error))?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or(0);
     let ends: Option<SystemTime> = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-    Identity::new(name, role, Proof::Certificate, ends).map_err(|error| wrong(&error))
+    let identity = Identity::new(name, role, Proof::Certificate, ends);
+    let identity = identity.map_err(|error| wrong(&error))?;
+    let mut units = subject.iter_organizational_unit().filter_map(text);
+    Ok(if units.any(|unit| unit == ANY_NODE) { identity.with_any_node() } else { identity })
 }
 
 fn wrong(error: &dyn std::error::Error) -> CertificateError {

@@ -126,19 +126,15 @@ impl Inner {
             let identity = certificate.clone().map_err(Refusal::Certificate)?;
             return unexpired(&identity, now).map(|()| identity);
         }
-        let address = peer.and_then(|peer| peer.address).map(|it| it.ip());
-        let limited = || self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
-        if !limited().may_try(address, Instant::now()) {
-            return Err(Refusal::TooManyFailures);
-        }
-        let identity = by_token(tokens.as_ref(), headers).and_then(|identity| {
-            unexpired(&identity, now)?;
-            Ok(identity)
-        });
-        if identity.is_err() {
-            limited().failed(address, Instant::now());
-        }
-        identity
+        // Looked at before anything is counted: whoever fails at this address, a good token gets in.
+        by_token(tokens.as_ref(), headers)
+            .and_then(|identity| unexpired(&identity, now).map(|()| identity))
+            .map_err(|refusal| {
+                let address = peer.and_then(|peer| peer.address).map(|it| it.ip());
+                let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+                let has_room = limiter.failed(address, Instant::now());
+                if has_room { refusal } else { Refusal::TooManyFailures }
+            })
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Identity {
     pub(crate) proof: Proof,
     /// When the proof expires.
     pub(crate) ends: Option<SystemTime>,
+    /// Whether a worker's may claim nodes that are not named as it is.
+    has_any_node: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +44,23 @@ impl Identity {
         ends: Option<SystemTime>,
     ) -> Result<Self, BadName> {
         check_name(name, role)?;
-        Ok(Self { name: name.to_owned(), role, proof, ends })
+        Ok(Self { name: name.to_owned(), role, proof, ends, has_any_node: false })
+    }
+
+    /// The same, for workers that share it on several nodes.
+    pub(crate) const fn with_any_node(mut self) -> Self {
+        self.has_any_node = true;
+        self
+    }
+
+    pub(crate) const fn has_any_node(&self) -> bool {
+        self.has_any_node
     }
 
     /// Who asks where nobody is asked who they are.
     pub(crate) fn not_asked() -> Self {
-        Self { name: "anybody".to_owned(), role: Role::Admin, proof: Proof::NotAsked, ends: None }
+        let (name, proof) = ("anybody".to_owned(), Proof::NotAsked);
+        Self { name, role: Role::Admin, proof, ends: None, has_any_node: true }
     }
 
     pub fn name(&self) -> &str {
@@ -65,13 +78,20 @@ impl Identity {
 
     /// Whether it may say hello as this worker: `gpu7` may as `gpu7` and as `gpu7-…`.
     pub fn may_speak_for(&self, worker: &str) -> bool {
-        if matches!(self.proof, Proof::NotAsked) {
-            return true;
-        }
-        let is_own = worker
-            .strip_prefix(&self.name)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-        self.role == Role::Worker && (self.name == ANY_WORKER || is_own)
+        matches!(self.proof, Proof::NotAsked)
+            || self.role == Role::Worker && (self.name == ANY_WORKER || self.owns(worker))
+    }
+
+    /// Whether its workers may say that they are on this node: `gpu7` on `gpu7` and `gpu7-…`. What
+    /// fails on a node counts against it, so nobody may claim another's.
+    pub fn may_claim(&self, node: &str) -> bool {
+        let is_any = self.has_any_node || self.name == ANY_WORKER || self.owns(node);
+        matches!(self.proof, Proof::NotAsked) || self.role == Role::Worker && is_any
+    }
+
+    fn owns(&self, name: &str) -> bool {
+        let rest = name.strip_prefix(&self.name);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 }
 
@@ -104,6 +124,20 @@ mod tests {
             assert!(!identity("gpu7", role).may_speak_for("gpu7"), "{role}");
         }
         assert!(Identity::not_asked().may_speak_for("gpu8"));
+    }
+
+    #[test]
+    fn a_worker_claims_its_own_node_unless_its_identity_is_for_several() {
+        let gpu7 = identity("gpu7", Role::Worker);
+        assert!(gpu7.may_claim("gpu7") && gpu7.may_claim("gpu7-a"));
+        for other in ["gpu8", "gpu71", "", "gpu7.lan"] {
+            assert!(!gpu7.may_claim(other), "{other}");
+        }
+        let shared = gpu7.with_any_node();
+        assert!(shared.may_claim("gpu8") && !shared.may_speak_for("gpu8"));
+        assert!(identity("*", Role::Worker).may_claim("gpu8"));
+        assert!(!identity("gpu7", Role::Admin).with_any_node().may_claim("gpu7"));
+        assert!(Identity::not_asked().may_claim("gpu8"));
     }
 
     #[test]

@@ -6,13 +6,14 @@
 //! Events that wait together share a transaction.
 
 mod batch;
+mod not_taken;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clade_core::ids::{Fence, Millis, NodeName, RunName, Term, WorkerId};
 use clade_core::schedule::invariants::{About, violations};
-use clade_core::schedule::{Action, Event, Limits, Refusal, RunPhase, State, admit, step};
+use clade_core::schedule::{Action, Effects, Event, Limits, RunPhase, State, admit, step, undo};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -22,6 +23,7 @@ use tonic::Status;
 use tracing::{debug, error, info, warn};
 
 use self::batch::{After, Batch};
+pub(crate) use self::not_taken::NotTaken;
 use crate::metrics::{Metrics, Outcome};
 use crate::observed::Observed;
 use crate::question::Question;
@@ -68,7 +70,7 @@ pub(crate) enum Command {
         orders: Orders,
         event: Event,
         /// Why the worker is not taken; dropped if it is.
-        refused: oneshot::Sender<Refusal>,
+        refused: oneshot::Sender<NotTaken>,
     },
     Detach {
         worker: WorkerId,
@@ -332,6 +334,10 @@ impl Task {
     fn command(&mut self, command: Command, batch: &mut Batch) {
         match command {
             Command::Attach { worker, stream, orders, event, refused } => {
+                // While this engine could not save, the worker may have given up and come again.
+                if orders.sender.is_closed() {
+                    return;
+                }
                 let at = batch.after.len();
                 if let Some(why) = self.event(event, batch) {
                     warn!(%worker, %why, "refuses a worker");
@@ -382,7 +388,7 @@ impl Task {
             Command::Cancel { run, reply: to } => {
                 let answer = if self.state.runs.contains_key(&run) {
                     let refused = self.event(Event::CancelRequested { run }, batch);
-                    refused.map_or(Ok(()), |why| Err(outside::refused(&why)))
+                    refused.map_or(Ok(()), |why| Err(why.status()))
                 } else {
                     Err(outside::unknown_run(&run))
                 };
@@ -390,12 +396,12 @@ impl Task {
             }
             Command::Cordon { node, reason, drain, reply: to } => {
                 let refused = self.event(Event::NodeCordoned { node, reason, drain }, batch);
-                let answer = refused.map_or(Ok(()), |why| Err(outside::refused(&why)));
+                let answer = refused.map_or(Ok(()), |why| Err(why.status()));
                 batch.after.push(After::Reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Uncordon { node, reply: to } => {
                 let refused = self.event(Event::NodeUncordoned { node }, batch);
-                let answer = refused.map_or(Ok(()), |why| Err(outside::refused(&why)));
+                let answer = refused.map_or(Ok(()), |why| Err(why.status()));
                 batch.after.push(After::Reply(Box::new(move || drop(to.send(answer)))));
             }
             Command::Ask(question) => {
@@ -433,12 +439,12 @@ impl Task {
     ) -> Result<v1::ApplyEffect, Status> {
         let effect = self.would_apply(&spec, queue)?;
         let refused = self.event(Event::Applied { spec, tars }, batch);
-        refused.map_or(Ok(effect), |why| Err(outside::refused(&why)))
+        refused.map_or(Ok(effect), |why| Err(why.status()))
     }
 
     /// The choke point: one event changes the state in memory and joins the batch. Returns why it was
     /// not taken, if it was not.
-    fn event(&mut self, event: Event, batch: &mut Batch) -> Option<Refusal> {
+    fn event(&mut self, event: Event, batch: &mut Batch) -> Option<NotTaken> {
         if event != Event::Tick {
             debug!(?event, "event");
         }
@@ -446,15 +452,27 @@ impl Task {
         let (begun, name) = (Instant::now(), event.name());
         let effects = step(&mut self.state, self.limits, now(), event);
         self.metrics.event(name, begun.elapsed());
+        let writes = codec::encode(&self.state, &effects.changed);
+        if let Some(why) = NotTaken::too_large(&writes) {
+            return Some(self.take_back(effects, why));
+        }
         effects.actions.iter().for_each(|action| self.metrics.action(action.name()));
         effects.refusal.iter().for_each(|why| self.metrics.refusal(why.name()));
         for violation in violations(&about, &effects, &self.state) {
             self.metrics.invariant_violated(violation.invariant);
             error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");
         }
-        batch.join(codec::encode(&self.state, &effects.changed), effects.more);
+        batch.join(writes, effects.more);
         batch.after.extend(effects.actions.into_iter().map(|action| After::Act(Box::new(action))));
-        effects.refusal
+        effects.refusal.map(NotTaken::from)
+    }
+
+    /// Makes the state what it was: what cannot be saved must not be decided upon.
+    fn take_back(&mut self, effects: Effects, why: NotTaken) -> NotTaken {
+        error!(%why, "takes an event back");
+        self.metrics.refusal("too_large");
+        undo(&mut self.state, &self.limits, effects);
+        why
     }
 
     /// Counts what there is, now and then: it looks at everything.
@@ -529,3 +547,6 @@ pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,6 +73,11 @@ pub(crate) struct Door {
 }
 
 impl AccessFlags {
+    /// Whether callers find TLS here.
+    pub(crate) const fn is_tls(&self) -> bool {
+        self.tls_cert.is_some()
+    }
+
     /// Reads what the flags name, if serving so on `listen` is safe.
     pub(crate) fn open(&self, listen: SocketAddr) -> Result<Door, AccessError> {
         let Self { tokens, tls_cert, tls_key, client_ca, no_auth } = self;

@@ -100,7 +100,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         Some(address) => Some(bind(address, "--metrics-listen").await?),
         None => None,
     };
-    let options = state.read(listen)?;
+    let options = state.read(listen, access.is_tls())?;
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(stop_on_signal(shutdown.clone(), exit_with_stdin));

@@ -70,6 +70,7 @@ impl RunService for Operators {
         let refused = |error: &dyn std::fmt::Display| Status::invalid_argument(error.to_string());
         let mut spec = RunSpec::parse(&document).map_err(|error| refused(&error))?;
         spec.resolve(&base_dir);
+        spec.check_length().map_err(|error| refused(&error))?;
         let name = spec.name().clone();
         let propose = |reply| Command::Propose { spec: Box::new(spec.clone()), queue, reply };
         let tars = match engine.ask(propose).await?? {

@@ -11,7 +11,7 @@ use clade_core::schedule::Limits;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::engine::{self, Ended, Engine};
 use crate::metrics::Metrics;
@@ -103,6 +103,10 @@ pub(crate) async fn run(
         match led {
             Ok(()) => (),
             Err(LeadError::Deposed { term, why }) => warn!(%term, why, "steps down and stands by"),
+            // A defect of ours, or a lie that got past every check: no reason to leave the others alone.
+            Err(error @ (LeadError::TooLarge { .. } | LeadError::TooManyKeys { .. })) => {
+                error!(%error, "forgets what it decided last, steps down and stands by");
+            }
             Err(error) => return Err(error).context("cannot lead"),
         }
     }

@@ -50,12 +50,15 @@ async fn a_worker_that_floods_its_stream_is_cut_off_and_nobody_else_is() {
     let folder = tempfile::tempdir().unwrap();
     let state = format!("--state={}", folder.path().join("state").display());
     let coordinator = Coordinator::start(folder.path(), &[&state]);
+    let port = coordinator.probes;
     leader(std::slice::from_ref(&coordinator)).await;
     let urls = [coordinator.url.clone()];
     let _quiet = Worker::new("quiet", 1).attach(&urls).await;
     let loud = Worker::new("loud", 1).attach(&urls).await;
-    let ended = loud.flood().await;
+    let (ended, refused) = loud.flood().await;
     assert_eq!(ended.code(), Code::ResourceExhausted, "{ended}");
+    assert_eq!(refused, Some(RefusalReason::Flood));
+    assert_eq!(cluster::counted(port, "schedule_refusals", "flood"), 1);
     let status = coordinator.status().await.unwrap();
     let quiet = status.workers.iter().find(|it| it.worker == "quiet").unwrap();
     assert_eq!(quiet.phase, "attached");
@@ -147,6 +150,7 @@ async fn a_worker_of_another_version_or_under_anothers_id_is_refused_and_changes
     let folder = tempfile::tempdir().unwrap();
     let state = format!("--state={}", folder.path().join("state").display());
     let coordinator = Coordinator::start(folder.path(), &[&state]);
+    let port = coordinator.probes;
     leader(std::slice::from_ref(&coordinator)).await;
     let urls = [coordinator.url.clone()];
     let _known = Worker::new("known", 1).attach(&urls).await;
@@ -170,19 +174,72 @@ async fn a_worker_of_another_version_or_under_anothers_id_is_refused_and_changes
     assert_eq!(refused(greet(&urls[0], impostor).await), RefusalReason::WorkerChanged);
     let wider = v1::Hello { slots: 2, ..hello() };
     assert_eq!(refused(greet(&urls[0], wider).await), RefusalReason::WorkerChanged);
+    let labels = |bytes: usize| [("label".to_owned(), "x".repeat(bytes))].into();
+    let mut malformed = 0;
     for nonsense in [
+        v1::Hello { labels: labels(900_000), ..hello() },
+        // More than a message may have.
+        v1::Hello { labels: labels(1_500_000), ..hello() },
+        v1::Hello { host: "x".repeat(900_000), ..hello() },
         v1::Hello { secret: vec![7; 3], ..hello() },
         v1::Hello { worker: "a/b".to_owned(), ..hello() },
         v1::Hello { node: String::new(), ..hello() },
         v1::Hello { slots: 0, ..hello() },
         v1::Hello { slots: 1 << 20, ..hello() },
     ] {
-        let status = greet(&urls[0], nonsense).await.unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        assert_eq!(refused(greet(&urls[0], nonsense).await), RefusalReason::Malformed);
+        malformed += 1;
     }
+    assert_eq!(cluster::counted(port, "schedule_refusals", "malformed"), malformed);
+    assert_eq!(cluster::counted(port, "schedule_refusals", "protocol"), 1);
+    assert_eq!(cluster::counted(port, "schedule_refusals", "worker_changed"), 2);
     let status = coordinator.status().await.unwrap();
     let workers: Vec<_> = status.workers.iter().map(|it| (&*it.worker, &*it.phase)).collect();
     assert_eq!(workers, [("known", "attached")]);
     // The same agent may come back.
     assert!(matches!(greet(&urls[0], hello()).await, Ok(Order::Welcome(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_worker_or_an_operator_fills_a_message_with_every_coordinator_lives_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().join("state").display());
+    let mut coordinator = Coordinator::start(folder.path(), &[&state]);
+    leader(std::slice::from_ref(&coordinator)).await;
+    let urls = [coordinator.url.clone()];
+    let mut document = cluster::document(folder.path(), "run", 1);
+    coordinator.apply(document.clone()).await.unwrap();
+    let mut worker = Worker::new("liar", 1);
+    let mut session = worker.attach(&urls).await;
+    let is_start = |_: &Worker, order: &Order| matches!(order, Order::StartRank(_));
+    worker.obey(&mut session, is_start).await.unwrap();
+
+    let reason = "x".repeat(900_000);
+    session.say(withdrawn(1, 0, reason.clone())).await;
+    let (work, live) = worker.ranks.pop_first().unwrap();
+    let v1::LiveRank { fence, rank, slot, .. } = live;
+    let cause = v1::FailureCause::Data.into();
+    let failed = v1::Failed { cause, message: reason, seconds: 0 };
+    let outcome = Some(v1::rank_exited::Outcome::Failed(failed));
+    let exited = Report::RankExited(v1::RankExited { fence, rank, slot, outcome });
+    let request = v1::SessionRequest { sequence: 2, report: Some(exited) };
+    session.say(request.clone()).await;
+    worker.deliver(&mut session, &urls, request).await;
+    let status = coordinator.status().await.unwrap();
+    let told = &status.runs[0].reason;
+    assert!(told.contains("xxx") && told.len() < 5_000, "{work}: {} bytes", told.len());
+
+    document.document.push_str(&format!("\n#{}", "x".repeat(300_000)));
+    let refused = coordinator.apply(document.clone()).await.unwrap_err();
+    assert!(refused.message().contains("longer than 256 KiB"), "{refused}");
+    let mut document = cluster::document(folder.path(), "far", 1);
+    document.base_dir = format!("/{}", "x".repeat(400_000));
+    let refused = coordinator.apply(document).await.unwrap_err();
+    assert!(refused.message().contains("longer than 256 KiB"), "{refused}");
+    assert!(coordinator.is_alive() && coordinator.leads().await);
+}
+
+fn withdrawn(sequence: u64, slot: u32, reason: String) -> v1::SessionRequest {
+    let report = Some(Report::DeviceWithdrawn(v1::DeviceWithdrawn { slot, reason }));
+    v1::SessionRequest { sequence, report }
 }

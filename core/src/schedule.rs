@@ -26,6 +26,7 @@ mod runs;
 mod state;
 mod step;
 mod trust;
+mod undo;
 mod way;
 mod workers;
 
@@ -37,6 +38,7 @@ pub use state::{
     Trust, Verdict, Work, Worker,
 };
 pub use step::{Before, Effects, MAX_CHANGED, step};
+pub use undo::undo;
 
 use crate::ids::Millis;
 use crate::spec::Requires;

@@ -3,6 +3,7 @@
 //! [`RunSpec::parse`] is the only way in from text: whatever comes out of it obeys every rule
 //! that can be judged without looking at the data.
 
+mod length;
 mod message;
 mod steps;
 mod units;
@@ -16,6 +17,9 @@ use crate::ids::{ModelId, RunName, Step};
 
 pub use message::SpecError;
 pub use units::{Count, Share, Span};
+
+/// Bytes of the longest document: it is kept whole in one row of the state.
+const LONGEST: usize = 256 << 10;
 
 /// One run: a dataset taken from index to bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -355,10 +359,20 @@ const fn default_checkpoint_keep() -> u32 {
 impl RunSpec {
     /// Reads a run document and judges it.
     pub fn parse(document: &str) -> Result<Self, SpecError> {
+        if document.len() > LONGEST {
+            return Err(SpecError::TooLong { most: LONGEST });
+        }
         let spec: Self =
             serde_saphyr::from_str(document).map_err(|error| message::explain(&error, document))?;
         spec.validate().map_err(SpecError::Rule)?;
+        spec.check_length()?;
         Ok(spec)
+    }
+
+    /// Whether it is short enough to be kept. Aliases in a document, and a long folder that its paths
+    /// are resolved against, make it longer than its text.
+    pub fn check_length(&self) -> Result<(), SpecError> {
+        length::fits(self, LONGEST).then_some(()).ok_or(SpecError::TooLong { most: LONGEST })
     }
 
     pub const fn name(&self) -> &RunName {

@@ -1,9 +1,13 @@
 //! Wire to core and back. Everything a stranger may send is judged here.
 
+mod bounds;
+
 use clade_core::ids::{CheckpointRef, Fence, Incarnation, ParseIdError, Step};
 use clade_core::job::{Failure, Outcome};
 
 use crate::v1;
+pub use bounds::{LONGEST_NAME, MOST_SLOTS, shortened};
+use bounds::{LONGEST_REASON, LONGEST_TEXT};
 
 /// Why a message means nothing to the core.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +22,16 @@ pub enum WireError {
     },
     #[error("field `{field}` has {found} bytes, but must have {expected}")]
     Length { field: &'static str, expected: usize, found: usize },
+    #[error("field `{field}` has {found} bytes, and at most {most} are taken")]
+    TooLong { field: &'static str, most: usize, found: usize },
+    #[error("field `{field}` has {found} entries, and at most {most} are taken")]
+    TooMany { field: &'static str, most: usize, found: usize },
+    #[error("field `{field}` cannot be what it says: it is empty, or holds what no name has")]
+    BadName { field: &'static str },
+    #[error("{found} slots: must be 1 to {MOST_SLOTS}")]
+    Slots { found: u32 },
+    #[error("slot {slot} of a worker that has {slots} slots")]
+    NoSuchSlot { slot: u32, slots: u32 },
 }
 
 /// Proves that a later stream of the same worker comes from the same agent.
@@ -27,6 +41,7 @@ fn parsed<T: std::str::FromStr<Err = ParseIdError>>(
     field: &'static str,
     text: &str,
 ) -> Result<T, WireError> {
+    bounds::id(field, text)?;
     text.parse().map_err(|source| WireError::Malformed { field, source })
 }
 
@@ -107,6 +122,30 @@ impl v1::Hello {
     }
 }
 
+impl v1::RendezvousPosted {
+    /// The fence whose rank 0 listens, and where.
+    pub fn to_core(&self) -> Result<(Fence, String), WireError> {
+        let Self { fence, address } = self;
+        bounds::address("address", address)?;
+        Ok((Fence::try_from(&required("fence", fence.clone())?)?, address.clone()))
+    }
+}
+
+impl v1::DeviceWithdrawn {
+    /// The slot and the reason.
+    pub fn to_core(&self) -> (u32, String) {
+        (self.slot, shortened(&self.reason, LONGEST_REASON))
+    }
+}
+
+impl v1::Device {
+    /// Why it must not be used; none while it is healthy.
+    pub fn withdrawal(&self) -> Option<(u32, String)> {
+        let is_healthy = self.withdrawn.is_empty();
+        (!is_healthy).then(|| (self.slot, shortened(&self.withdrawn, LONGEST_REASON)))
+    }
+}
+
 impl v1::Refused {
     /// Builds a refusal of what ranks under `fence` said, or of a whole worker if there is none.
     pub fn new(fence: Option<&Fence>, reason: v1::RefusalReason, message: String) -> Self {
@@ -137,9 +176,7 @@ impl v1::RankExited {
     pub fn to_core(&self) -> Result<Outcome, WireError> {
         use v1::rank_exited::Outcome as Wire;
         Ok(match required("outcome", self.outcome.as_ref())? {
-            Wire::Done(v1::Done { counts }) => {
-                Outcome::Done { counts: counts.iter().map(|(k, v)| (k.clone(), *v)).collect() }
-            }
+            Wire::Done(done) => Outcome::Done { counts: bounds::counts(done)? },
             Wire::Stopped(v1::Stopped {}) => Outcome::Stopped,
             Wire::Failed(failed) => Outcome::Failed(failure(self.rank, failed)),
         })
@@ -166,7 +203,7 @@ fn failed(failure: &Failure) -> v1::Failed {
 
 fn failure(rank: u32, failed: &v1::Failed) -> Failure {
     use v1::FailureCause as Cause;
-    let message = failed.message.clone();
+    let message = shortened(&failed.message, LONGEST_TEXT);
     match failed.cause() {
         Cause::Data => Failure::Data { message },
         Cause::Config => Failure::Config { message },
@@ -240,5 +277,27 @@ mod tests {
             manifest: "ab".repeat(32),
         };
         assert_eq!(wire.to_core(), Err(WireError::Missing("fence.work of a model")));
+    }
+
+    #[test]
+    fn a_rank_that_says_too_much_is_heard_in_part_or_refused_and_never_kept_whole() {
+        let exited =
+            |outcome| v1::RankExited { outcome: Some(outcome), ..v1::RankExited::default() };
+        let failed = v1::Failed {
+            cause: v1::FailureCause::Data.into(),
+            message: "x".repeat(3 << 20),
+            seconds: 0,
+        };
+        let heard = exited(v1::rank_exited::Outcome::Failed(failed)).to_core();
+        let Ok(Outcome::Failed(Failure::Data { message })) = heard else { panic!("{heard:?}") };
+        assert_eq!(message.len(), LONGEST_TEXT);
+        let done = |counts| exited(v1::rank_exited::Outcome::Done(v1::Done { counts })).to_core();
+        let many = done((0..4_097).map(|it| (format!("c{it}"), 1)).collect());
+        assert!(matches!(many, Err(WireError::TooMany { .. })), "{many:?}");
+        let long = done([("x".repeat(65), 1)].into());
+        assert!(matches!(long, Err(WireError::TooLong { .. })), "{long:?}");
+        let fence = v1::Fence { run: "x".repeat(3 << 20), ..v1::Fence::default() };
+        let error = Fence::try_from(&fence).unwrap_err();
+        assert!(error.to_string().len() < 300, "it repeats what it refuses");
     }
 }

@@ -1,6 +1,8 @@
 //! Failed tries to prove an identity, counted per address in bounded memory.
 //!
-//! A token cannot be guessed; this keeps those who try from costing more than a look-up.
+//! A token cannot be guessed, and looking one up is cheap; this keeps those who try from being told
+//! more than to wait. It never judges a good token: whoever shares an address with others who fail
+//! must not be shut out by them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,12 +20,8 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    pub(super) fn may_try(&self, address: Option<IpAddr>, now: Instant) -> bool {
-        let known = self.failures.get(&address.map(group));
-        known.is_none_or(|(since, count)| has_passed(*since, now) || *count < MOST_FAILURES)
-    }
-
-    pub(super) fn failed(&mut self, address: Option<IpAddr>, now: Instant) {
+    /// Counts a failure; whether the address may still be told why it failed.
+    pub(super) fn failed(&mut self, address: Option<IpAddr>, now: Instant) -> bool {
         let address = address.map(group);
         if self.failures.len() >= MOST_ADDRESSES && !self.failures.contains_key(&address) {
             self.make_room(now);
@@ -33,6 +31,7 @@ impl Limiter {
             (*since, *count) = (now, 0);
         }
         *count = count.saturating_add(1);
+        *count <= MOST_FAILURES
     }
 
     /// Forgets whose time has passed, else whoever has been counted longest.
@@ -74,27 +73,23 @@ mod tests {
     }
 
     #[test]
-    fn twenty_failures_in_ten_seconds_stop_one_address_and_no_other() {
+    fn twenty_failures_in_ten_seconds_are_answered_and_further_ones_of_that_address_are_not() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
-        for _ in 0..MOST_FAILURES {
-            assert!(limiter.may_try(v4(1), start));
-            limiter.failed(v4(1), start);
-        }
-        assert!(!limiter.may_try(v4(1), start + WINDOW / 2));
-        assert!(limiter.may_try(v4(2), start));
-        assert!(limiter.may_try(v4(1), start + WINDOW));
-        limiter.failed(v4(1), start + WINDOW);
-        assert!(limiter.may_try(v4(1), start + WINDOW), "it begins anew");
+        assert!((0..MOST_FAILURES).all(|_| limiter.failed(v4(1), start)));
+        assert!(!limiter.failed(v4(1), start + WINDOW / 2));
+        assert!(limiter.failed(v4(2), start));
+        assert!(limiter.failed(v4(1), start + WINDOW));
+        assert!(limiter.failed(v4(1), start + WINDOW), "it begins anew");
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
         for number in 0..MOST_FAILURES {
-            limiter.failed(format!("2001:db8::{number:x}").parse().ok(), start);
+            assert!(limiter.failed(format!("2001:db8::{number:x}").parse().ok(), start));
         }
-        assert!(!limiter.may_try("2001:db8::ffff".parse().ok(), start));
-        assert!(limiter.may_try("2001:db8:0:1::1".parse().ok(), start));
+        assert!(!limiter.failed("2001:db8::ffff".parse().ok(), start));
+        assert!(limiter.failed("2001:db8:0:1::1".parse().ok(), start));
     }
 
     #[test]

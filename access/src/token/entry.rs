@@ -62,6 +62,18 @@ pub(super) struct RawEntry {
     role: Role,
     sha256: String,
     expires: String,
+    #[serde(default)]
+    nodes: Nodes,
+}
+
+/// Which nodes a worker's identity may claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Nodes {
+    /// Those that are named as it is.
+    #[default]
+    Own,
+    Any,
 }
 
 impl Entry {
@@ -81,7 +93,10 @@ impl Entry {
             None => "never".to_owned(),
         };
         let (name, role) = (identity.name(), identity.role());
-        format!("- name: \"{name}\"\n  role: {role}\n  sha256: {digest}\n  expires: {expires}\n")
+        let nodes = if identity.has_any_node() { "  nodes: any\n" } else { "" };
+        format!(
+            "- name: \"{name}\"\n  role: {role}\n  sha256: {digest}\n  expires: {expires}\n{nodes}"
+        )
     }
 }
 
@@ -89,11 +104,17 @@ impl TryFrom<RawEntry> for Entry {
     type Error = String;
 
     fn try_from(raw: RawEntry) -> Result<Self, String> {
-        let RawEntry { name, role, sha256, expires } = raw;
+        let RawEntry { name, role, sha256, expires, nodes } = raw;
         let digest = TokenDigest::parse(&sha256)
             .ok_or_else(|| format!("sha256 of {name} is not 64 hexadecimal digits"))?;
         let expiry = Expiry::parse(&expires).map_err(|why| format!("expires of {name}: {why}"))?;
         let identity = Identity::new(&name, role, Proof::Token(digest), expiry.at());
-        Ok(Self { identity: identity.map_err(|error| error.to_string())?, digest })
+        let identity = identity.map_err(|error| error.to_string())?;
+        let identity = match nodes {
+            Nodes::Own => identity,
+            Nodes::Any if role == Role::Worker => identity.with_any_node(),
+            Nodes::Any => return Err(format!("nodes of {name}: only a worker is on a node")),
+        };
+        Ok(Self { identity, digest })
     }
 }

@@ -102,7 +102,10 @@ ended. A worker's name is the start of the names it may go by: those of this rel
 {{- range $role, $token := dict "admin" $made.adminToken "worker" $made.workerToken -}}
 {{- $name := ternary $role (printf "%s-worker" (include "clade.fullname" $)) (eq $role "admin") -}}
 {{- range $secret := compact (list $token.Token $token.Before) -}}
-{{- $entries = append $entries (dict "name" $name "role" $role "sha256" (sha256sum $secret) "expires" "never") -}}
+{{- $entry := dict "name" $name "role" $role "sha256" (sha256sum $secret) "expires" "never" -}}
+{{- /* All workers share one token, and their nodes are named by Kubernetes. */ -}}
+{{- if eq $role "worker" }}{{ $_ := set $entry "nodes" "any" }}{{ end -}}
+{{- $entries = append $entries $entry -}}
 {{- end -}}
 {{- end -}}
 {{- toYaml (concat $entries .Values.tokens.extra) -}}

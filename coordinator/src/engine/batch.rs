@@ -48,12 +48,19 @@ impl Batch {
     /// Adds what one event changed, and whether it left work over.
     pub(super) fn join(&mut self, mut writes: Vec<Write>, more: bool) {
         self.more |= more;
-        if writes.len() > MOST_KEYS {
-            error!(keys = writes.len(), "one event changed more than one transaction may write");
+        let bytes: usize = writes.iter().map(Write::bytes).sum();
+        if writes.len() > MOST_KEYS || bytes > MOST_BYTES {
+            let keys = writes.len();
+            error!(keys, bytes, "one event changed more than one transaction may write");
             // A run's row sorts before its works' and is written last: without it they count for nothing.
             writes.reverse();
-            for part in writes.chunks(MOST_KEYS) {
-                self.transactions.push(by_key(part.to_vec()));
+            self.transactions.push(BTreeMap::new());
+            for write in writes {
+                let one = by_key(vec![write]);
+                match self.transactions.last_mut() {
+                    Some(last) if fits(last, &one) => last.extend(one),
+                    Some(_) | None => self.transactions.push(one),
+                }
             }
             return;
         }
@@ -121,6 +128,9 @@ mod tests {
         assert!(parts.iter().all(|part| part.len() <= MOST_KEYS));
         assert!(parts.last().unwrap().contains(&puts(0..1, "a")[0]));
         assert_eq!(parts.concat().len(), 250);
+        let large = saved(&[puts(0..5, &"x".repeat(MOST_BYTES / 2 - 4))]);
+        assert_eq!(large.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 1]);
+        assert_eq!(large.last().unwrap()[0].key(), "0000");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) struct StateArgs {
     /// Name of the cluster, which all its coordinators share; state of another is refused
     #[arg(long, default_value = "clade")]
     cluster: String,
-    /// Where clients and workers reach this coordinator [default: http://LISTEN]
+    /// Where clients and workers reach this coordinator [default: LISTEN, by https:// with --tls-cert]
     #[arg(long, value_name = "URL")]
     advertise: Option<String>,
 }
@@ -60,16 +60,16 @@ pub(crate) struct EtcdPlace {
     pub(crate) urls: Vec<String>,
     /// Without a slash at its end.
     pub(crate) prefix: String,
-    pub(crate) ca: Option<Vec<u8>>,
-    /// Certificate and key.
-    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) ca: Option<PathBuf>,
+    /// Certificate and key: files, read again for each connection, since they are renewed.
+    pub(crate) identity: Option<(PathBuf, PathBuf)>,
     /// Name and password.
     pub(crate) user: Option<(String, String)>,
 }
 
 impl StateArgs {
-    /// Reads the files that the flags name.
-    pub(crate) fn read(self, listen: SocketAddr) -> Result<Options, OpenError> {
+    /// Reads the files that the flags name. `is_tls` says whether this coordinator serves over TLS.
+    pub(crate) fn read(self, listen: SocketAddr, is_tls: bool) -> Result<Options, OpenError> {
         let Self {
             state,
             etcd,
@@ -87,11 +87,8 @@ impl StateArgs {
                 format!("`{cluster}` cannot name a cluster: it must not be empty or hold `/`");
             return Err(OpenError::Flag { flag: "--cluster", reason });
         }
-        let advertise = advertise.unwrap_or_else(|| format!("http://{listen}"));
-        if !advertise.is_ascii() || advertise.contains(char::is_whitespace) {
-            let reason = format!("`{advertise}` is not a URL");
-            return Err(OpenError::Flag { flag: "--advertise", reason });
-        }
+        let advertise = advertised(advertise, listen, is_tls, !etcd.is_empty())
+            .map_err(|reason| OpenError::Flag { flag: "--advertise", reason })?;
         let place = if etcd.is_empty() {
             Place::Folder(state)
         } else {
@@ -106,21 +103,68 @@ impl StateArgs {
                 );
                 return Err(OpenError::Flag { flag: "--etcd", reason });
             }
+            if let Some(url) = etcd.iter().find(|url| etcd_user.is_some() && !is_private(url)) {
+                let reason = format!(
+                    "the password would go to `{url}` for all to read: write https://, and serve \
+                     etcd with TLS"
+                );
+                return Err(OpenError::Flag { flag: "--etcd-user", reason });
+            }
             let prefix = etcd_prefix.unwrap_or_else(|| format!("/clade/{cluster}"));
             let password = etcd_password_file.map(|path| file(&path)).transpose()?;
             let password =
                 password.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_owned());
-            let (cert, key) = (etcd_cert.map(|path| file(&path)), etcd_key.map(|path| file(&path)));
+            // A name that is mistyped is told now, and not when etcd is first asked.
+            for path in etcd_ca.iter().chain(&etcd_cert).chain(&etcd_key) {
+                file(path)?;
+            }
             Place::Etcd(EtcdPlace {
                 urls: etcd,
                 prefix: prefix.trim_end_matches('/').to_owned(),
-                ca: etcd_ca.map(|path| file(&path)).transpose()?,
-                identity: cert.transpose()?.zip(key.transpose()?),
+                ca: etcd_ca,
+                identity: etcd_cert.zip(etcd_key),
                 user: etcd_user.zip(password),
             })
         };
         Ok(Options { place, cluster, advertise })
     }
+}
+
+/// Where others are told to find this coordinator; why nobody could.
+fn advertised(
+    given: Option<String>,
+    listen: SocketAddr,
+    is_tls: bool,
+    has_peers: bool,
+) -> Result<String, String> {
+    let scheme = if is_tls { "https" } else { "http" };
+    let Some(url) = given else {
+        if has_peers && listen.ip().is_unspecified() {
+            return Err(format!(
+                "is missing: with --etcd others are told where the leader is, and {listen} is no place \
+                 to go to; write {scheme}://HOST:{}, as clients and workers reach this machine",
+                listen.port()
+            ));
+        }
+        return Ok(format!("{scheme}://{listen}"));
+    };
+    if !url.is_ascii() || url.contains(char::is_whitespace) || !is_url(&url) {
+        return Err(format!("`{url}` is not a URL such as {scheme}://clade-0:7600"));
+    }
+    if is_tls && url.starts_with("http://") {
+        return Err(format!("`{url}` is not how this coordinator serves: write https://"));
+    }
+    Ok(url)
+}
+
+/// Whether nobody else can read what is sent there.
+fn is_private(url: &str) -> bool {
+    let host = url.parse::<tonic::transport::Uri>().ok();
+    let host = host.as_ref().and_then(tonic::transport::Uri::host).unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    url.starts_with("https://")
+        || host == "localhost"
+        || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn is_url(text: &str) -> bool {
@@ -131,4 +175,64 @@ fn is_url(text: &str) -> bool {
 fn file(path: &Path) -> Result<Vec<u8>, OpenError> {
     std::fs::read(path)
         .map_err(|error| OpenError::File { path: path.to_owned(), reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        state: StateArgs,
+    }
+
+    /// The address that is told, or why it does not start.
+    fn read(listen: &str, is_tls: bool, flags: &[&str]) -> String {
+        let args = std::iter::once(&"clade-coordinator").chain(flags);
+        let program = Program::try_parse_from(args).unwrap();
+        match program.state.read(listen.parse().unwrap(), is_tls) {
+            Ok(options) => options.advertise,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn others_are_told_an_address_that_they_can_go_to() {
+        let etcd = "--etcd=http://127.0.0.1:2379";
+        assert_eq!(read("10.0.0.1:7600", false, &[etcd]), "http://10.0.0.1:7600");
+        assert_eq!(read("10.0.0.1:7600", true, &[etcd]), "https://10.0.0.1:7600");
+        for listen in ["0.0.0.0:7600", "[::]:7600"] {
+            let error = read(listen, true, &[etcd]);
+            assert!(error.starts_with("--advertise: is missing"), "{error}");
+            assert!(error.contains("https://HOST:7600"), "{error}");
+            assert!(read(listen, true, &[]).starts_with("https://"), "alone it tells nobody");
+        }
+        let given = |url: &str| read("0.0.0.0:7600", true, &[etcd, &format!("--advertise={url}")]);
+        assert_eq!(given("https://clade-0:7600"), "https://clade-0:7600");
+        for bad in ["http://clade-0:7600", "clade-0:7600", "https://a b", "https://"] {
+            assert!(given(bad).starts_with("--advertise: `"), "{}", given(bad));
+        }
+    }
+
+    #[test]
+    fn a_password_goes_in_clear_to_this_machine_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "secret").unwrap();
+        let file = format!("--etcd-password-file={}", file.display());
+        let told = |urls: &str| {
+            let etcd = format!("--etcd={urls}");
+            read("127.0.0.1:7600", false, &[&etcd, "--etcd-user=clade", &file])
+        };
+        for good in ["http://127.0.0.1:2379", "http://[::1]:2379", "http://localhost:1,https://e:2"]
+        {
+            assert_eq!(told(good), "http://127.0.0.1:7600", "{good}");
+        }
+        for bad in ["http://etcd:2379", "http://10.0.0.1:2379", "https://e:2379,http://f:2379"] {
+            assert!(told(bad).starts_with("--etcd-user: the password would go"), "{}", told(bad));
+        }
+    }
 }

@@ -15,7 +15,8 @@ use tonic::{Code, Status};
 pub(crate) struct Coordinator {
     process: Child,
     pub(crate) url: String,
-    probes: u16,
+    /// Port of its metrics and probes.
+    pub(crate) probes: u16,
     log: PathBuf,
 }
 
@@ -35,20 +36,24 @@ impl Coordinator {
     }
 
     pub(crate) fn start(folder: &Path, arguments: &[&str]) -> Self {
+        Self::start_as("http", folder, &[&["--no-auth"], arguments].concat())
+    }
+
+    /// Starts one that asks who calls, as the arguments say.
+    pub(crate) fn start_as(scheme: &str, folder: &Path, arguments: &[&str]) -> Self {
         let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let [address, probes] = listeners.map(|listener| listener.local_addr().unwrap());
         let log = folder.join(format!("coordinator-{}.log", address.port()));
         let process = Command::new(env!("CARGO_BIN_EXE_clade-coordinator"))
             .arg(format!("--listen={address}"))
             .arg(format!("--metrics-listen={probes}"))
-            .arg("--no-auth")
             .args(arguments)
             .env("CLADE_LOG", "info")
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Self { process, url: format!("http://{address}"), probes: probes.port(), log }
+        Self { process, url: format!("{scheme}://{address}"), probes: probes.port(), log }
     }
 
     /// Three on one etcd.

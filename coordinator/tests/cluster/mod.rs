@@ -59,3 +59,11 @@ pub(crate) fn document(folder: &Path, name: &str, tars: usize) -> v1::ApplyRunRe
         .replace("assets/clip-bpe/bpe_simple_vocab_16e6.txt.gz", "vocabulary");
     v1::ApplyRunRequest { document, base_dir: folder.display().to_string(), queue: false }
 }
+
+/// What a counter of `clade_…` says of a reason; 0 if it has never counted it.
+pub(crate) fn counted(port: u16, counter: &str, reason: &str) -> u64 {
+    let label = format!("clade_{counter}_total{{reason=\"{reason}\"}} ");
+    let text = etcd::get(port, "/metrics");
+    let line = text.lines().find_map(|line| line.strip_prefix(&label));
+    line.map_or(0, |count| count.trim().parse().unwrap())
+}

@@ -184,18 +184,23 @@ impl Session {
         self.reports.send(request).await.ok();
     }
 
-    /// Says nothing worth hearing, as fast as it can, until it is cut off.
-    pub(crate) async fn flood(mut self) -> Status {
+    /// Says nothing worth hearing, as fast as it can, until it is cut off; how, and why if it was told.
+    pub(crate) async fn flood(mut self) -> (Status, Option<v1::RefusalReason>) {
         let flooding = self.reports.clone();
         let flood = tokio::spawn(async move {
             while flooding.send(report(0, Report::Heartbeat(v1::Heartbeat {}))).await.is_ok() {}
         });
         let _flood = AbortOnDropHandle::new(flood);
+        let mut refused = None;
         loop {
             match self.orders.message().await {
-                Ok(Some(_)) => (),
-                Ok(None) => return Status::ok("ended in peace"),
-                Err(status) => return status,
+                Ok(Some(order)) => {
+                    if let Some(Order::Refused(why)) = order.order {
+                        refused = Some(why.reason());
+                    }
+                }
+                Ok(None) => return (Status::ok("ended in peace"), refused),
+                Err(status) => return (status, refused),
             }
         }
     }

@@ -13,6 +13,7 @@ impl Stepper<'_> {
             let run = Run::new(RunHead { spec, tars, phase, created, ended: None });
             // Its works are as they were made: only the head is stored.
             self.effects.changed.insert(super::Object::Run(name.clone()));
+            self.effects.before.created.insert(name.clone());
             self.state.index.applied(&run, None);
             self.state.runs.insert(name, run);
             self.state.unsettled = true;

@@ -27,7 +27,13 @@ pub struct Effects {
 pub struct Before {
     pub works: BTreeMap<(RunName, WorkId), Work>,
     pub phases: BTreeMap<RunName, RunPhase>,
+    /// When the runs of `phases` had ended.
+    pub ended: BTreeMap<RunName, Option<Millis>>,
+    /// Runs that were not there.
+    pub created: BTreeSet<RunName>,
     pub workers: BTreeMap<WorkerId, Option<Worker>>,
+    /// When workers were to be judged lost, and whether they had said goodbye.
+    pub absences: BTreeMap<WorkerId, (Option<Millis>, bool)>,
     pub nodes: BTreeMap<NodeName, Node>,
     pub term: crate::ids::Term,
 }
@@ -171,13 +177,14 @@ impl Stepper<'_> {
     pub(super) fn change_head(&mut self, run: &RunName, change: impl FnOnce(&mut RunHead)) {
         let state = &mut *self.state;
         let Some(found) = state.runs.get_mut(run) else { return };
-        let before = found.head.phase.clone();
+        let (before, ended) = (found.head.phase.clone(), found.head.ended);
         change(&mut found.head);
         self.effects.changed.insert(Object::Run(run.clone()));
         if found.head.phase != before {
             state.index.turned(found);
             state.unsettled = true;
             self.effects.before.phases.entry(run.clone()).or_insert(before);
+            self.effects.before.ended.entry(run.clone()).or_insert(ended);
         }
     }
 

@@ -120,6 +120,8 @@ impl Stepper<'_> {
     pub(super) fn hang_up(&mut self, id: &WorkerId, lost_at: Option<Millis>) {
         let state = &mut *self.state;
         let Some(worker) = state.workers.get_mut(id) else { return };
+        let absence = (worker.lost_at, worker.said_goodbye);
+        self.effects.before.absences.entry(id.clone()).or_insert(absence);
         if let Some(at) = worker.lost_at {
             state.index.losses.remove(&(at, id.clone()));
         }
@@ -132,9 +134,9 @@ impl Stepper<'_> {
 
     pub(super) fn left(&mut self, id: &WorkerId) {
         let now = self.now;
+        self.hang_up(id, Some(now));
         if let Some(worker) = self.state.workers.get_mut(id) {
             worker.said_goodbye = true;
-            self.hang_up(id, Some(now));
         }
     }
 

@@ -9,6 +9,12 @@ pub enum SpecError {
     Malformed { line: u64, message: String },
     #[error("{0}")]
     Rule(String),
+    #[error(
+        "the document is longer than {} KiB: a run is one dataset and a few settings, so look whether \
+         this is another file; patterns such as `{{000000..000041}}.tar` name many tars in one line",
+        .most >> 10
+    )]
+    TooLong { most: usize },
 }
 
 fn hint(nearest: Option<&str>, known: &[String]) -> String {

@@ -133,3 +133,24 @@ fn proportional_steps_follow_the_experts_pairs() {
     assert_eq!([0, 1, 2, 3].map(|index| due(ModelId::Expert(index))), [100, 200, 300, 400]);
     assert_eq!(due(ModelId::Dense), 250);
 }
+
+#[test]
+fn a_document_too_long_to_be_kept_is_refused_however_it_hides_its_length() {
+    let padded = |bytes: usize| format!("{DEMO}\n#{}\n", "x".repeat(bytes));
+    assert!(RunSpec::parse(&padded(200 << 10)).is_ok());
+    let error = RunSpec::parse(&padded(256 << 10)).unwrap_err();
+    assert_eq!(error, SpecError::TooLong { most: 256 << 10 });
+    assert!(error.to_string().contains("longer than 256 KiB"), "{error}");
+    // One text, named many times.
+    let folder = format!("&it /{}", "x".repeat(20_000));
+    let many = std::iter::repeat_n("*it", 50).collect::<Vec<_>>().join(", ");
+    let alias = DEMO.replace(
+        "retrieval: [data/clipart/eval/retrieval]",
+        &format!("retrieval: [{folder}, {many}]"),
+    );
+    assert_ne!(alias, DEMO, "the demo has one retrieval set");
+    assert_eq!(RunSpec::parse(&alias).unwrap_err(), SpecError::TooLong { most: 256 << 10 });
+    let mut spec = RunSpec::parse(DEMO).unwrap();
+    spec.resolve(&format!("/{}", "x".repeat(100 << 10)));
+    assert_eq!(spec.check_length(), Err(SpecError::TooLong { most: 256 << 10 }));
+}

@@ -51,7 +51,11 @@ impl Agent {
                  id, and give every agent a --state of its own",
                 self.worker()
             )),
-            RefusalReason::Unspecified | RefusalReason::BeyondDue | RefusalReason::Flood => (),
+            RefusalReason::Unspecified
+            | RefusalReason::BeyondDue
+            | RefusalReason::Flood
+            | RefusalReason::Malformed
+            | RefusalReason::Identity => (),
         }
         Ok(())
     }

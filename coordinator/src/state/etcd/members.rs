@@ -19,14 +19,22 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Cheap to share; connects when it is first asked.
 pub(super) struct Members {
+    place: EtcdPlace,
     urls: Vec<String>,
-    options: ConnectOptions,
     clients: Mutex<Vec<Option<Client>>>,
     current: AtomicUsize,
 }
 
 impl Members {
     pub(super) fn new(place: &EtcdPlace) -> Self {
+        let urls = place.urls.clone();
+        let clients = Mutex::new(vec![None; urls.len()]);
+        Self { place: place.clone(), urls, clients, current: AtomicUsize::new(0) }
+    }
+
+    /// How to connect now: certificates are renewed while this process runs.
+    fn options(&self) -> Result<ConnectOptions, Error> {
+        let EtcdPlace { urls: _, prefix: _, ca, identity, user } = &self.place;
         let mut options = ConnectOptions::new()
             .with_connect_timeout(Duration::from_secs(1))
             // Etcd hangs up on whoever pings more often than every 5 s, or while nothing is asked.
@@ -34,21 +42,20 @@ impl Members {
             // A member cut off from the others says so, instead of keeping watchers waiting.
             .with_require_leader(true)
             .with_auto_token_refresh(true);
-        if place.ca.is_some() || place.identity.is_some() {
+        if ca.is_some() || identity.is_some() {
             let mut tls = TlsOptions::new();
-            if let Some(ca) = &place.ca {
-                tls = tls.ca_certificate(Certificate::from_pem(ca));
+            if let Some(ca) = ca {
+                tls = tls.ca_certificate(Certificate::from_pem(std::fs::read(ca)?));
             }
-            if let Some((cert, key)) = &place.identity {
-                tls = tls.identity(Identity::from_pem(cert, key));
+            if let Some((cert, key)) = identity {
+                tls = tls.identity(Identity::from_pem(std::fs::read(cert)?, std::fs::read(key)?));
             }
             options = options.with_tls(tls);
         }
-        if let Some((name, password)) = &place.user {
+        if let Some((name, password)) = user {
             options = options.with_user(name, password);
         }
-        let clients = Mutex::new(vec![None; place.urls.len()]);
-        Self { urls: place.urls.clone(), options, clients, current: AtomicUsize::new(0) }
+        Ok(options)
     }
 
     pub(super) fn all(&self) -> String {
@@ -144,7 +151,7 @@ impl Members {
             return Ok(client);
         }
         let url = [self.urls[at].as_str()];
-        let client = Client::connect(url, Some(self.options.clone())).await?;
+        let client = Client::connect(url, Some(self.options()?)).await?;
         self.lock()[at] = Some(client.clone());
         Ok(client)
     }

@@ -61,8 +61,8 @@ async fn etcd_with_certificates_and_passwords_takes_the_right_ones_and_refuses_o
     let place = EtcdPlace {
         urls: etcd.urls(),
         prefix: "/clade/a".to_owned(),
-        ca: Some(authority.pem.clone().into_bytes()),
-        identity: Some((cert.into_bytes(), key.into_bytes())),
+        ca: Some(tls.ca.clone()),
+        identity: Some((file("own.pem", &cert), file("own.key", &key))),
         user: None,
     };
     let options =
@@ -70,12 +70,12 @@ async fn etcd_with_certificates_and_passwords_takes_the_right_ones_and_refuses_o
     lead(&options(&place)).await.resign().await;
 
     let other = Authority::new();
-    let wrong = EtcdPlace { ca: Some(other.pem.clone().into_bytes()), ..place.clone() };
+    let wrong = EtcdPlace { ca: Some(file("other-ca.pem", &other.pem)), ..place.clone() };
     let error = refusal(&options(&wrong)).await;
     assert!(error.contains("--etcd-ca"), "{error}");
     let (cert, key) = other.sign("stranger");
-    let wrong =
-        EtcdPlace { identity: Some((cert.into_bytes(), key.into_bytes())), ..place.clone() };
+    let identity = Some((file("stranger.pem", &cert), file("stranger.key", &key)));
+    let wrong = EtcdPlace { identity, ..place.clone() };
     let error = refusal(&options(&wrong)).await;
     assert!(error.contains("--etcd-cert"), "{error}");
     let wrong = EtcdPlace { identity: None, ..place.clone() };
@@ -121,4 +121,39 @@ async fn a_prefix_of_a_newer_format_or_of_strangers_is_refused() {
     etcd.ctl(&["put", "/registry/pods/x", "y"]);
     let error = refusal(&in_etcd(etcd.urls(), "/registry")).await;
     assert!(error.contains("`/registry/pods/x`"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_renewed_while_it_runs_open_the_next_connection() {
+    if !etcd_server::is_here() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let [ca, cert, key] = ["ca.pem", "cert.pem", "key.pem"].map(|it| folder.path().join(it));
+    let tls = Tls { ca: ca.clone(), cert: cert.clone(), key: key.clone() };
+    // One certificate for both sides, of an authority that changes with it.
+    let renew = || {
+        let authority = Authority::new();
+        let (signed, own) = authority.sign("clade");
+        std::fs::write(&ca, &authority.pem).unwrap();
+        std::fs::write(&cert, signed).unwrap();
+        std::fs::write(&key, own).unwrap();
+    };
+    renew();
+    let mut etcd = Etcd::start_with(1, Some(&tls), &[]);
+    let place = EtcdPlace {
+        urls: etcd.urls(),
+        prefix: "/clade/a".to_owned(),
+        ca: Some(ca.clone()),
+        identity: Some((cert.clone(), key.clone())),
+        user: None,
+    };
+    let options = Options { place: Place::Etcd(place), ..in_etcd(vec![], "") };
+    let backend = open(&options).await.unwrap();
+    etcd.kill(0);
+    renew();
+    etcd.restart(0);
+    etcd.wait_until_healthy();
+    let led = tokio::time::timeout(std::time::Duration::from_secs(30), backend.campaign()).await;
+    led.expect("it still shows its old certificate").unwrap().resign().await;
 }

@@ -9,7 +9,7 @@ use crate::ids::{
     Term, WorkId, WorkerId,
 };
 use crate::job::{Failure, Outcome};
-use crate::schedule::{Event, Limits, LiveRank, Object, Offer, RunHead, State, Work, step};
+use crate::schedule::{Event, Limits, LiveRank, Object, Offer, RunHead, State, Work, step, undo};
 use crate::spec::RunSpec;
 
 fn any_work() -> impl Strategy<Value = WorkId> {
@@ -188,5 +188,27 @@ proptest! {
         let read = reloaded(&state);
         prop_assert_eq!(&read.runs, &state.runs);
         prop_assert_eq!(&read.nodes, &state.nodes);
+    }
+
+    #[test]
+    fn an_event_that_is_taken_back_leaves_everything_as_it_was(
+        events in prop::collection::vec((0_u64..3_000, any_event()), 0..80),
+    ) {
+        let limits = Limits { first_step: Millis(9_000), hang: Millis(7_000), ..Limits::default() };
+        let mut state = State::default();
+        let mut now = 0;
+        for (wait, event) in events {
+            now += wait;
+            let before = state.clone();
+            let effects = step(&mut state, limits, Millis(now), event.clone());
+            undo(&mut state, &limits, effects);
+            prop_assert_eq!(&state.term, &before.term);
+            prop_assert_eq!(&state.runs, &before.runs);
+            prop_assert_eq!(&state.workers, &before.workers, "{:?}", event);
+            prop_assert_eq!(&state.nodes, &before.nodes);
+            prop_assert_eq!(whole(&state, Millis(now)), Vec::<String>::new());
+            state = before;
+            step(&mut state, limits, Millis(now), event);
+        }
     }
 }
