@@ -1,6 +1,7 @@
 //! The workers' side of the coordinator: one stream each, judged alive by what arrives on it.
 
 mod greeting;
+mod proof;
 mod session;
 
 use std::pin::Pin;

@@ -4,11 +4,16 @@
 
 mod cluster;
 
+use std::str::FromStr as _;
+
+use clade_core::ids::{Digest, Incarnation, ModelId, RunName, Step};
 use clade_proto::v1;
 use clade_proto::v1::RefusalReason;
 use clade_proto::v1::session_request::Report;
 use clade_proto::v1::session_response::Order;
 use clade_proto::v1::worker_service_client::WorkerServiceClient;
+use clade_store::Store;
+use clade_store::checkpoint::{self, CheckpointManifest};
 use cluster::coordinator::Coordinator;
 use cluster::etcd::{self, Etcd};
 use cluster::leader;
@@ -242,4 +247,70 @@ async fn whatever_a_worker_or_an_operator_fills_a_message_with_every_coordinator
 fn withdrawn(sequence: u64, slot: u32, reason: String) -> v1::SessionRequest {
     let report = Some(Report::DeviceWithdrawn(v1::DeviceWithdrawn { slot, reason }));
     v1::SessionRequest { sequence, report }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_not_in_the_store_as_reported_does_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("--state={}", folder.path().join("state").display());
+    let coordinator = Coordinator::start(folder.path(), &[&state]);
+    leader(std::slice::from_ref(&coordinator)).await;
+    let mut request = cluster::document(folder.path(), "clipart", 1);
+    request.document = request.document.replace("seed: {ranks: 2}", "seed: {ranks: 1}");
+    coordinator.apply(request).await.unwrap();
+    let urls = [coordinator.url.clone()];
+    let mut worker = Worker::new("w1", 4);
+    let mut session = worker.attach(&urls).await;
+    for job in ["index.0", "catalog.0"] {
+        if !worker.ranks.contains_key(job) {
+            let ordered = |worker: &Worker, _: &Order| worker.ranks.contains_key(job);
+            worker.obey(&mut session, ordered).await.unwrap();
+        }
+        let done = worker.finish(&session, job).await;
+        worker.deliver(&mut session, &urls, done).await;
+    }
+    if !worker.ranks.contains_key("seed") {
+        worker.obey(&mut session, |worker, _| worker.ranks.contains_key("seed")).await.unwrap();
+    }
+    let fence = worker.ranks["seed"].fence.clone();
+    let committed = async || {
+        let status = coordinator.status().await.unwrap();
+        let seed = status.runs[0].parts.iter().find(|part| part.name == "seed").unwrap();
+        (seed.phase.clone(), seed.committed_step)
+    };
+
+    // What is due would even end the training.
+    let run: RunName = "clipart".parse().unwrap();
+    let nothing = Digest::from_str(&"0".repeat(64)).unwrap();
+    let manifest = CheckpointManifest {
+        run: run.clone(),
+        model: ModelId::Seed,
+        incarnation: Incarnation(1),
+        step: Step(200),
+        cursor: 200 * 128,
+        parts: Vec::new(),
+        parent: None,
+        seed: 7,
+        world_size: 1,
+        data: nothing,
+        spec: nothing,
+        code_version: "test".to_owned(),
+    };
+    let store = Store::open(&format!("file://{}", folder.path().join("store").display())).unwrap();
+    let there = checkpoint::commit(&store, &run, &manifest).await.unwrap();
+    for (step, digest) in [(288, &nothing), (100, &nothing), (200, &nothing)] {
+        let manifest = digest.to_string();
+        let lie = v1::CheckpointWritten { fence: fence.clone(), step, manifest };
+        let lie = worker.numbered(Report::CheckpointWritten(lie));
+        session.say(lie.clone()).await;
+        worker.deliver(&mut session, &urls, lie).await;
+        assert_eq!(committed().await.1, 0, "step {step}");
+    }
+    assert_eq!(cluster::counted(coordinator.probes, "schedule_refusals", "unproved"), 3);
+    let manifest = there.manifest.to_string();
+    let truth = v1::CheckpointWritten { fence, step: 200, manifest };
+    let truth = worker.numbered(Report::CheckpointWritten(truth));
+    session.say(truth.clone()).await;
+    worker.deliver(&mut session, &urls, truth).await;
+    assert_eq!(committed().await.1, 200);
 }

@@ -18,6 +18,7 @@ use tonic::{Code, Status, Streaming};
 use tracing::{info, warn};
 
 use super::greeting::{Unwelcome, judge};
+use super::proof::Proofs;
 use crate::allowance::Allowance;
 use crate::engine::{Command, Engine, NotTaken, Orders, StreamId};
 use crate::metrics::Metrics;
@@ -125,6 +126,7 @@ impl Session {
             self.refuse(why.reason(), why.to_string());
             return Err(Status::permission_denied(why.to_string()));
         }
+        let mut proofs = Proofs::default();
         let mut allowance = Allowance::new(REPORTS_PER_SECOND, REPORTS_AT_ONCE);
         while let Some(SessionRequest { sequence, report }) = self.next(reports).await? {
             if !allowance.take() {
@@ -135,7 +137,7 @@ impl Session {
                 return Err(self.turn_away(RefusalReason::Flood, why));
             }
             match report.map(|report| command(worker, sequence, report)).transpose() {
-                Ok(Some(Some(command))) => self.engine.send(command).await?,
+                Ok(Some(Some(command))) => self.pass_on(command, &mut proofs).await?,
                 Ok(Some(None) | None) => (),
                 // Acknowledged or not, it would come again and again and never mean anything.
                 Err(error) => {
@@ -144,6 +146,23 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Tells the engine, but for checkpoints that are not there.
+    async fn pass_on(&self, command: Command, proofs: &mut Proofs) -> Result<(), Status> {
+        if let Command::Report { worker, sequence, event } = &command
+            && let Some((fence, why)) = proofs.refuse(&self.engine, event).await
+        {
+            self.metrics.refusal("unproved");
+            warn!(%worker, %fence, why, "refuses a checkpoint");
+            let refused = v1::Refused::new(Some(&fence), RefusalReason::Malformed, why);
+            self.tell(v1::session_response::Order::Refused(refused));
+            // It would be as wrong the next time.
+            let sequence = *sequence;
+            self.tell(v1::session_response::Order::Acknowledge(v1::Acknowledge { sequence }));
+            return Ok(());
+        }
+        self.engine.send(command).await
     }
 
     async fn next(
@@ -187,7 +206,10 @@ impl Session {
 
     /// Tells the worker as a whole that it is not taken.
     fn refuse(&self, reason: RefusalReason, why: String) {
-        let order = v1::session_response::Order::Refused(v1::Refused::new(None, reason, why));
+        self.tell(v1::session_response::Order::Refused(v1::Refused::new(None, reason, why)));
+    }
+
+    fn tell(&self, order: v1::session_response::Order) {
         let response = SessionResponse { term: self.engine.term().0, order: Some(order) };
         self.orders.sender.try_send(Ok(response)).ok();
     }

@@ -162,6 +162,12 @@ impl Worker {
         request
     }
 
+    /// A report that is to be acknowledged.
+    pub(crate) fn numbered(&mut self, what: Report) -> SessionRequest {
+        self.sequence += 1;
+        report(self.sequence, what)
+    }
+
     /// Waits until a report is acknowledged; repeats it on a new stream if the old one ends, as agents do.
     pub(crate) async fn deliver(
         &mut self,
