@@ -12,7 +12,7 @@ fn a_run_under_faults_ends_with_the_losses_of_the_undisturbed_one() -> anyhow::R
     let played = Command::new(env!("CARGO_BIN_EXE_clade-arena"))
         .arg("--folder")
         .arg(&folder)
-        .args(["chaos", "--steps", "300", "--faults-for", "45", "--least", "8"])
+        .args(["chaos", "--steps", "400", "--faults-for", "45", "--least", "8"])
         .status()?;
     ensure!(
         played.success(),

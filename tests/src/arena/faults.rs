@@ -17,6 +17,8 @@ use super::service::Service;
 const AT_ONCE: usize = 3;
 /// At most so many workers hurt at a time, so that a gang of two fits on the rest.
 const WORKERS_AT_ONCE: usize = 2;
+/// Between two faults of whoever leads: while nobody does, nothing is placed, and faults of workers hurt nobody.
+const LED: Duration = Duration::from_secs(12);
 /// Pieces wait up to so long in a slow network.
 const SLOW: Duration = Duration::from_millis(150);
 
@@ -88,6 +90,8 @@ pub struct Faults {
     deck: Vec<(Harm, Victim, u64)>,
     active: Vec<Fault>,
     next: Instant,
+    /// When whoever leads may be hurt again.
+    led: Instant,
     /// How many were done.
     pub done: usize,
     /// Programs that ended by themselves and were started again.
@@ -103,6 +107,7 @@ impl Faults {
             deck: Vec::new(),
             active: Vec::new(),
             next: now,
+            led: now,
             done: 0,
             fallen: Vec::new(),
             began: now,
@@ -165,12 +170,21 @@ impl Faults {
                 if hurt.len() + self.hurt(Victim::Rank).count() >= WORKERS_AT_ONCE {
                     return Ok(None);
                 }
-                Some(self.below(cluster.workers.len())).filter(|it| !hurt.contains(it))
+                // Those who have something to lose.
+                let ranks = cluster.ranks()?;
+                let is_busy = |at: usize| {
+                    let disk = format!("{}/", cluster.disks[at].display());
+                    ranks.iter().any(|(_, line)| line.contains(&disk))
+                };
+                let busy =
+                    (0..cluster.workers.len()).filter(|at| !hurt.contains(at) && is_busy(*at));
+                let busy: Vec<usize> = busy.collect();
+                (!busy.is_empty()).then(|| busy[self.below(busy.len())])
             }
-            Victim::Leader if hurt.is_empty() => cluster.leader(),
-            Victim::Etcd if hurt.is_empty() => cluster.etcd.leader(),
+            Victim::Leader | Victim::Etcd if !hurt.is_empty() || Instant::now() < self.led => None,
+            Victim::Leader => cluster.leader(),
+            Victim::Etcd => cluster.etcd.leader(),
             Victim::Doors | Victim::Store => hurt.is_empty().then_some(0),
-            Victim::Leader | Victim::Etcd => None,
         })
     }
 
@@ -210,6 +224,9 @@ impl Faults {
             }
         }
         let until = Instant::now() + Duration::from_secs(seconds);
+        if matches!(victim, Victim::Leader | Victim::Etcd) {
+            self.led = until + LED;
+        }
         self.active.push(Fault { harm, victim, which, until });
         Ok(())
     }
