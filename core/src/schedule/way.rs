@@ -21,7 +21,7 @@ use super::index::ReadyModel;
 use super::placement::DEPTH;
 use super::step::Stepper;
 use super::{Node, Phase, Stop};
-use crate::ids::{ModelId, RunName, Seat, WorkId, WorkerId};
+use crate::ids::{RunName, Seat, WorkId, WorkerId};
 use crate::spec::Requires;
 
 /// Between two looks, as a part of [`super::Limits::way`]: leaving and starting again takes about as long.
@@ -256,10 +256,7 @@ impl Stepper<'_> {
         let pace = self.state.index.run(name)?.pace.unwrap_or(super::index::PACE);
         let work = run.works.get(&id)?;
         let model = id.model()?;
-        // Every model but the seed goes on from where that ends.
-        let first = if model == ModelId::Seed { 0 } else { run.due(ModelId::Seed).0 };
-        let reached = reached.max(first).max(work.committed_step().0);
-        let steps = run.due(model).0.saturating_sub(reached);
+        let steps = run.steps_left(model, reached.max(work.committed_step().0));
         Some(steps.saturating_mul(pace) / 1_000)
     }
 }

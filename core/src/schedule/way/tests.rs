@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use super::*;
-use crate::ids::{CheckpointRef, Digest, Fence, Incarnation, Millis, NodeName, Stage, Step};
+use crate::ids::{
+    CheckpointRef, Digest, Fence, Incarnation, Millis, ModelId, NodeName, Stage, Step,
+};
 use crate::schedule::index::Index;
 use crate::schedule::invariants::{About, violations};
 use crate::schedule::{Action, Event, Limits, Offer, State, step};
