@@ -329,7 +329,7 @@ impl Index {
         }
         if is_ready {
             let committed = run.works.get(&id).map_or(0, |work| work.committed_step().0);
-            let steps = run.due(model).0.saturating_sub(committed);
+            let steps = run.steps_left(model, committed);
             let pace = self.runs.get(run.name()).and_then(|facts| facts.pace).unwrap_or(PACE);
             let ready = ReadyModel {
                 priority: Reverse(run.head.spec.spec.priority),

@@ -215,7 +215,7 @@ impl Stepper<'_> {
         let Some(pace) = pace else { return now + UNKNOWN };
         let seen = self.state.seen.get(&(name.clone(), id));
         let reached = seen.map_or(0, super::progress::Seen::reached).max(work.committed_step().0);
-        let left = run.due(model).0.saturating_sub(reached);
+        let left = run.steps_left(model, reached);
         now.saturating_add(left.saturating_mul(pace) / 1_000)
     }
 

@@ -55,6 +55,12 @@ impl Pools {
         self.kinds.iter().filter(|(kind, _)| accepts_kind(kind)).map(|(_, pool)| pool.free).sum()
     }
 
+    /// Free seats of a kind at workers that will do.
+    pub(super) fn free_with(&self, kind: &str, accepts: &dyn Fn(&WorkerId) -> bool) -> u32 {
+        let workers = self.kinds.get(kind).into_iter().flat_map(|pool| &pool.workers);
+        workers.filter(|(_, id)| accepts(id)).map(|(free, _)| free).sum()
+    }
+
     /// Replaces what is known of a worker; returns whether it has seats that it had not.
     pub(super) fn set(&mut self, id: &WorkerId, place: Option<Place>) -> bool {
         let place = place.filter(|place| !place.slots.is_empty());

@@ -483,6 +483,13 @@ impl Run {
         spec.due(model, &pairs.unwrap_or_default())
     }
 
+    /// Steps that are left to a model that has reached so many: every one but the seed goes on from
+    /// where that ends.
+    pub(super) fn steps_left(&self, model: ModelId, reached: u64) -> u64 {
+        let first = if model == ModelId::Seed { 0 } else { self.due(ModelId::Seed).0 };
+        self.due(model).0.saturating_sub(reached.max(first))
+    }
+
     /// Ranks that `work` is seated with.
     pub const fn ranks(&self, work: WorkId) -> u32 {
         match work {

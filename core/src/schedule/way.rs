@@ -9,6 +9,11 @@
 //!
 //! Only within one priority (priorities are for others to judge), and never for a model that has failed since
 //! its last checkpoint: what a failure costs stays where it was (G6).
+//!
+//! Two gangs never make way for each other in turn without end: who leaves has saved something since it was
+//! seated, and is ahead by what it has saved, so each turn ends with more saved than the one before. And seats
+//! are asked for only in the order in which placement gives them away: those it would keep for another are
+//! never emptied for nothing.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +21,11 @@ use super::index::ReadyModel;
 use super::placement::DEPTH;
 use super::step::Stepper;
 use super::{Node, Phase, Stop};
-use crate::ids::{ModelId, RunName, Seat, WorkId};
+use crate::ids::{RunName, Seat, WorkId, WorkerId};
+use crate::spec::Requires;
 
-/// Between two looks, in milliseconds: leaving and starting again takes about as long.
-const LOOK: u64 = 60_000;
+/// Between two looks, as a part of [`super::Limits::way`]: leaving and starting again takes about as long.
+const LOOKS: u64 = 10;
 
 /// A gang makes way only if it has this part of the other's time less left to it, and at least
 /// [`super::Limits::way`]: what a turn gains must be well above what it costs.
@@ -33,14 +39,19 @@ struct Weighed {
     /// Seat-milliseconds of all that is left.
     total: u128,
     longest: u64,
-    /// Seats that are free, or will be in a moment.
-    coming: u32,
+    /// Whose seats will be free in a moment.
+    leaving: Vec<Gone>,
+    /// Seats, free or soon to be, that models before have been given.
+    given: u32,
+    /// Placement keeps what is free for a model before, which nobody makes way for.
+    is_kept: bool,
     running: Vec<Gone>,
 }
 
 /// A gang that could make way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Gone {
+    /// Of what it has saved: more may be lost when it leaves.
     left: u64,
     run: RunName,
     work: WorkId,
@@ -62,7 +73,7 @@ impl Weighed {
 impl Stepper<'_> {
     /// Asks gangs to save and leave for those that can wait no longer.
     pub(super) fn make_way(&mut self) {
-        let is_early = self.now.0 < self.state.weighed.0.saturating_add(LOOK);
+        let is_early = self.now.0 < self.state.weighed.0.saturating_add(self.look());
         // Whoever can be seated will be, before anybody is asked to leave.
         if is_early || self.state.unsettled {
             return;
@@ -87,35 +98,31 @@ impl Stepper<'_> {
         let Some(run) = self.state.runs.get(&model.run) else { return true };
         let Some(work) = run.works.get(&model.work) else { return true };
         let (ranks, requires) = (run.ranks(model.work), run.requires(model.work).clone());
-        let Some(left) = self.time_left(&model.run, model.work).filter(|_| work.fruitless == 0)
-        else {
-            return true;
-        };
-        for (kind, weighed) in kinds.iter_mut().filter(|(kind, _)| requires.accepts_kind(kind)) {
-            if u64::from(ranks) > weighed.capacity {
+        let left = self.time_left(&model.run, model.work).filter(|_| work.fruitless == 0);
+        let open = self.open_seats(&requires);
+        let is_wide_enough = |kind: &str| open.get(kind).is_some_and(|open| *open >= ranks);
+        for (kind, weighed) in kinds.iter_mut().filter(|(kind, _)| is_wide_enough(kind)) {
+            if weighed.is_kept {
                 continue;
             }
-            if weighed.coming >= ranks {
-                weighed.coming -= ranks;
+            let leaving = weighed.leaving.iter().map(|it| self.seats_for(it, &requires, kind));
+            let coming = self.free_for(&requires, kind) + leaving.sum::<u32>();
+            let coming = coming.saturating_sub(weighed.given);
+            if coming >= ranks {
+                weighed.given += ranks;
                 return true;
             }
-            if left.saturating_add(LOOK) < weighed.horizon() {
+            let can_wait = |left: &u64| left.saturating_add(self.look()) < weighed.horizon();
+            let asked = left
+                .filter(|left| !can_wait(left))
+                .and_then(|left| self.whom_to_ask(weighed, left, ranks - coming, &requires, kind));
+            let Some(asked) = asked else {
+                weighed.is_kept = true;
                 continue;
-            }
-            let margin = self.limits.way.0.max(left / PART);
-            let mut coming = weighed.coming;
-            let mut asked: Vec<Gone> = Vec::new();
-            for gone in &weighed.running {
-                if coming < ranks && gone.left.saturating_add(margin) <= left {
-                    coming += self.seats_for(gone, &model.run, model.work, kind);
-                    asked.push(gone.clone());
-                }
-            }
-            if coming < ranks {
-                continue;
-            }
-            weighed.coming = coming - ranks;
+            };
+            weighed.given += ranks;
             weighed.running.retain(|it| !asked.contains(it));
+            weighed.leaving.extend(asked.iter().cloned());
             for gone in asked {
                 if !self.has_room() {
                     self.effects.more = true;
@@ -129,14 +136,46 @@ impl Stepper<'_> {
         true
     }
 
+    /// Gangs that have much less left than `left`, and so many of the wanted seats together.
+    fn whom_to_ask(
+        &self,
+        weighed: &Weighed,
+        left: u64,
+        missing: u32,
+        requires: &Requires,
+        kind: &str,
+    ) -> Option<Vec<Gone>> {
+        let margin = self.limits.way.0.max(left / PART);
+        let far_ahead = weighed.running.iter();
+        let far_ahead = far_ahead.take_while(|it| it.left.saturating_add(margin) <= left);
+        let (mut found, mut asked) = (0, Vec::new());
+        for gone in far_ahead {
+            let seats = self.seats_for(gone, requires, kind);
+            if found < missing && seats > 0 {
+                found += seats;
+                asked.push((seats, gone.clone()));
+            }
+        }
+        // A wide one at the end may be enough without those before it.
+        asked.retain(|(seats, _)| {
+            let is_needed = found < missing + seats;
+            found -= if is_needed { 0 } else { *seats };
+            is_needed
+        });
+        (found >= missing).then(|| asked.into_iter().map(|(_, gone)| gone).collect())
+    }
+
+    const fn look(&self) -> u64 {
+        self.limits.way.0 / LOOKS
+    }
+
     /// What is left to the models of a priority that wait or run, by kind of device.
     fn weigh(&self, priority: i32, waiting: &[ReadyModel]) -> Option<BTreeMap<String, Weighed>> {
         let (state, index) = (&self.state, &self.state.index);
         let mut kinds: BTreeMap<String, Weighed> = BTreeMap::new();
-        for (kind, capacity) in self.open_seats(&crate::spec::Requires::default()) {
-            let coming = index.pools.free_of(&|it| it == kind);
+        for (kind, capacity) in self.open_seats(&Requires::default()) {
             let capacity = u64::from(capacity);
-            kinds.insert(kind, Weighed { capacity, coming, ..Weighed::default() });
+            kinds.insert(kind, Weighed { capacity, ..Weighed::default() });
         }
         for model in waiting {
             let left = self.time_left(&model.run, model.work)?;
@@ -163,11 +202,13 @@ impl Stepper<'_> {
                 }
                 let left = self.time_left(name, id)?;
                 weighed.add(seats, left);
-                let is_new = state.seen.get(&(name.clone(), id)).is_none_or(|it| it.reached() == 0);
+                let saved = self.time_left_from(name, id, 0)?;
+                let gone = Gone { left: saved, run: name.clone(), work: id };
+                let newest = work.committed.last();
                 if matches!(work.phase, Phase::Stopping { .. }) || left < self.limits.way.0 {
-                    weighed.coming += seats;
-                } else if !is_new {
-                    weighed.running.push(Gone { left, run: name.clone(), work: id });
+                    weighed.leaving.push(gone);
+                } else if newest.is_some_and(|it| it.incarnation == work.incarnation) {
+                    weighed.running.push(gone);
                 }
             }
         }
@@ -177,10 +218,16 @@ impl Stepper<'_> {
         Some(kinds)
     }
 
-    /// Seats of a gang that would do for another work.
-    fn seats_for(&self, gone: &Gone, name: &RunName, id: WorkId, kind: &str) -> u32 {
-        let Some(run) = self.state.runs.get(name) else { return 0 };
-        let requires = run.requires(id);
+    /// Free seats that would do.
+    fn free_for(&self, requires: &Requires, kind: &str) -> u32 {
+        let accepts = |id: &WorkerId| {
+            self.state.workers.get(id).is_some_and(|worker| requires.accepts(&worker.offer))
+        };
+        self.state.index.pools.free_with(kind, &accepts)
+    }
+
+    /// Seats of a gang that would do.
+    fn seats_for(&self, gone: &Gone, requires: &Requires, kind: &str) -> u32 {
         let will_do = |seat: &Seat| {
             self.state.workers.get(&seat.worker).is_some_and(|worker| {
                 worker.lost_at.is_none()
@@ -199,121 +246,20 @@ impl Stepper<'_> {
     /// Milliseconds that are left to a model while it runs; of a run that nobody has seen step, as
     /// placement takes it to be.
     fn time_left(&self, name: &RunName, id: WorkId) -> Option<u64> {
+        let seen = self.state.seen.get(&(name.clone(), id));
+        self.time_left_from(name, id, seen.map_or(0, super::progress::Seen::reached))
+    }
+
+    /// The same from a step, or from what is saved if that is more.
+    fn time_left_from(&self, name: &RunName, id: WorkId, reached: u64) -> Option<u64> {
         let run = self.state.runs.get(name)?;
         let pace = self.state.index.run(name)?.pace.unwrap_or(super::index::PACE);
         let work = run.works.get(&id)?;
         let model = id.model()?;
-        let seen = self.state.seen.get(&(name.clone(), id));
-        // Every model but the seed goes on from where that ends.
-        let first = if model == ModelId::Seed { 0 } else { run.due(ModelId::Seed).0 };
-        let reached = seen.map_or(first, super::progress::Seen::reached);
-        let reached = reached.max(first).max(work.committed_step().0);
-        let steps = run.due(model).0.saturating_sub(reached);
+        let steps = run.steps_left(model, reached.max(work.committed_step().0));
         Some(steps.saturating_mul(pace) / 1_000)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ops::Range;
-
-    use super::*;
-    use crate::ids::{
-        CheckpointRef, Digest, Fence, Incarnation, Millis, NodeName, Stage, Step, WorkerId,
-    };
-    use crate::schedule::index::Index;
-    use crate::schedule::invariants::{About, violations};
-    use crate::schedule::{Action, Event, Limits, Offer, State, step};
-    use crate::spec::RunSpec;
-
-    const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");
-
-    /// Three experts of four hours, of which two are seated.
-    fn three_on_two() -> State {
-        let document = DEMO
-            .replace("experts: 4", "experts: 3")
-            .replace("expertSteps: 144", "expertSteps: 14400")
-            .replace("baselines: [dense]", "baselines: []");
-        let spec = Box::new(RunSpec::parse(&document).unwrap());
-        let mut state = State::default();
-        tell(&mut state, 1_000, Event::Applied { spec, tars: 1 });
-        let run = state.runs.values_mut().next().unwrap();
-        for (id, work) in &mut run.works {
-            let is_done = match id {
-                WorkId::Job(job) => job.stage < Stage::Evaluate || job.part == 0,
-                WorkId::Model(model) => *model == ModelId::Seed,
-            };
-            if is_done && !matches!(id, WorkId::Job(job) if job.stage > Stage::Evaluate) {
-                work.phase = Phase::Done;
-            }
-        }
-        let (model, manifest) = (ModelId::Seed, Digest([0; 32]));
-        let seed = CheckpointRef { model, incarnation: Incarnation(1), step: Step(288), manifest };
-        run.works.get_mut(&WorkId::Model(model)).unwrap().committed = vec![seed];
-        state.index = Index::of(&state);
-        for name in ["w1", "w2"] {
-            let node = NodeName(name.into());
-            let offer = Offer { node, slots: 1, kind: "cpu".into(), ..Offer::default() };
-            let (worker, withdrawn, ranks) = (WorkerId(name.into()), BTreeMap::new(), vec![]);
-            tell(&mut state, 1_000, Event::WorkerAttached { worker, offer, withdrawn, ranks });
-        }
-        state
-    }
-
-    fn tell(state: &mut State, now: u64, event: Event) -> Vec<Action> {
-        let about = About::of(&event);
-        let effects = step(state, Limits::default(), Millis(now), event);
-        assert_eq!(violations(&about, &effects, state), vec![]);
-        effects.actions
-    }
-
-    /// Both gangs take a step a second, until somebody is told to stop; returns the second and whom.
-    fn first_stop(state: &mut State, seconds: Range<u64>) -> Option<(u64, Fence, bool)> {
-        for second in seconds {
-            let mut told = tell(state, second * 1_000, Event::Tick);
-            let seats: Vec<_> =
-                state.taken().map(|(seat, run, work)| (seat, run.clone(), work)).collect();
-            for (Seat { worker, .. }, run, work) in seats.into_iter().filter(|_| second % 30 == 0) {
-                let fence = state.runs[&run].fence(work).unwrap();
-                let (rank, done, busy_us) = (0, 288 + second, 0);
-                let event = Event::Progressed { worker, fence, rank, done, busy_us };
-                told.extend(tell(state, second * 1_000, event));
-            }
-            let stop = told.into_iter().find_map(|action| match action {
-                Action::StopRank { fence, save, .. } => Some((second, fence, save)),
-                Action::StartRank(_)
-                | Action::ShareRendezvous { .. }
-                | Action::Inspect { .. }
-                | Action::Collect { .. }
-                | Action::Refuse { .. }
-                | Action::Supersede { .. } => None,
-            });
-            if stop.is_some() {
-                return stop;
-            }
-        }
-        None
-    }
-
-    #[test]
-    fn of_three_equal_experts_on_two_seats_one_saves_and_leaves_when_the_third_can_wait_no_longer()
-    {
-        let mut state = three_on_two();
-        // Twelve hours of work on two seats: six hours, of which the third needs the last four.
-        let (second, fence, save) = first_stop(&mut state, 2..14_000).expect("one leaves");
-        assert!((7_080..7_260).contains(&second), "{second}");
-        assert!(save, "{fence} loses what it has done");
-        assert_ne!(fence.work, WorkId::Model(ModelId::Expert(2)));
-        // The other goes on: one seat is what the third needs.
-        assert_eq!(first_stop(&mut state, second + 1..second + 300), None);
-    }
-
-    #[test]
-    fn nobody_makes_way_for_a_model_that_has_failed_since_its_last_checkpoint() {
-        let mut state = three_on_two();
-        let run = state.runs.values_mut().next().unwrap();
-        let third = run.works.get_mut(&WorkId::Model(ModelId::Expert(2))).unwrap();
-        third.fruitless = 1;
-        assert_eq!(first_stop(&mut state, 2..14_000), None);
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clade_core::ids::{Millis, Term};
 use clade_core::job::Outcome;
 use clade_core::schedule::{
-    Effects, Event, Phase, RunPhase, State, Trust, Verdict, Work, why_waiting,
+    Effects, Event, Phase, RunPhase, State, Stop, Trust, Verdict, Work, why_waiting,
 };
 
 use crate::setting::EPOCH;
@@ -79,7 +79,18 @@ pub const ALL: [(&str, &[&str]); 10] = [
             "run_ended",
         ],
     ),
-    ("stop", &["rank_gone", "run_stopping", "preempted", "drained", "device_withdrawn", "hung"]),
+    (
+        "stop",
+        &[
+            "rank_gone",
+            "run_stopping",
+            "preempted",
+            "made_way",
+            "drained",
+            "device_withdrawn",
+            "hung",
+        ],
+    ),
     (
         "failure",
         &[
@@ -168,6 +179,12 @@ impl World {
         for (run, id) in effects.before.works.keys() {
             if let Some(work) = state.work(run, *id) {
                 coverage.work(work);
+                if let Phase::Stopping { cause: Stop::Preempted { by, .. }, .. } = &work.phase {
+                    let priority = |run| Some(state.runs.get(run)?.head.spec.spec.priority);
+                    if priority(by) == priority(run) {
+                        coverage.see("stop", "made_way");
+                    }
+                }
             }
         }
         for run in effects.before.phases.keys().filter_map(|name| state.runs.get(name)) {

@@ -161,26 +161,23 @@ impl Setting {
             let second = Shape { experts: 2, ..shape(&mut random, priority) };
             runs.push(spec(&mut random, kind, "urgent", &second));
         }
-        let limits = Limits {
+        let mut limits = Limits {
             first_step: Millis(20_000),
             hang: Millis(8_000),
             quarantine: Millis(10_000),
             ..Limits::default()
         };
-        let setting = Self {
-            kind,
-            limits,
-            runs,
-            tars: if kind == Kind::Wide {
-                2
-            } else {
-                2 + u32::try_from(random.below(4)).expect("few")
-            },
-            second_at: 5_000 + random.below(40_000),
-            faults: 60 + random.below(60),
-            chaos: if kind == Kind::Wide { 60_000 } else { 90_000 },
-            pace: 40 + random.below(120),
-        };
+        let tars =
+            if kind == Kind::Wide { 2 } else { 2 + u32::try_from(random.below(4)).expect("few") };
+        let second_at = 5_000 + random.below(40_000);
+        let faults = 60 + random.below(60);
+        let chaos = if kind == Kind::Wide { 60_000 } else { 90_000 };
+        let pace = 40 + random.below(120);
+        // Models here last seconds: none would ever be far enough ahead to make way.
+        if kind == Kind::Chaos && random.below(3) == 0 {
+            limits.way = Millis(500 << random.below(3));
+        }
+        let setting = Self { kind, limits, runs, tars, second_at, faults, chaos, pace };
         (setting, machines)
     }
 }

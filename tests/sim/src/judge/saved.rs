@@ -1,7 +1,7 @@
 //! Every transaction: what it records, whom it stops and why, whom it lets wait.
 
-use clade_core::ids::{Fence, NodeName, RunName, Seat, Term};
-use clade_core::schedule::{Effects, Event, Phase, RunPhase, Stop, Work};
+use clade_core::ids::{Fence, NodeName, RunName, Seat, Term, WorkId};
+use clade_core::schedule::{Effects, Event, Limits, Phase, RunPhase, Stop, Work};
 
 use super::tries::{gang_of, rest};
 use crate::coordinator::Leader;
@@ -148,12 +148,7 @@ impl World {
                 !matches!(phase, Some(RunPhase::Active | RunPhase::Finished) | None)
             }
             Stop::Preempted { by, work } => {
-                let priority = |name: &RunName| {
-                    leader.state.runs.get(name).map(|run| run.head.spec.spec.priority)
-                };
-                let waits =
-                    leader.state.work(by, *work).is_some_and(|it| it.phase == Phase::Waiting);
-                priority(by) > priority(&fence.run) && waits
+                self.may_be_preempted(leader, event, fence, then, (by, *work))
             }
             Stop::Drained { node } => {
                 self.judge.drained.contains(node)
@@ -176,6 +171,45 @@ impl World {
             }
         };
         (!is_just).then(|| format!("G6: {fence} was stopped for nothing: {cause:?}"))
+    }
+
+    /// For a more urgent work; or, where gangs may make way at all, for an equal model that has failed at
+    /// nothing and is behind, by a gang that has saved something since it was started.
+    fn may_be_preempted(
+        &self,
+        leader: &Leader,
+        event: &Event,
+        fence: &Fence,
+        then: &Work,
+        (by, work): (&RunName, WorkId),
+    ) -> bool {
+        let (Some(run), Some(own)) = (leader.state.runs.get(by), leader.state.runs.get(&fence.run))
+        else {
+            return false;
+        };
+        let Some(waiting) = run.works.get(&work).filter(|it| it.phase == Phase::Waiting) else {
+            return false;
+        };
+        if run.head.spec.spec.priority > own.head.spec.spec.priority {
+            return true;
+        }
+        let may_make_way = self.setting.limits.way < Limits::default().way;
+        let is_equal = run.head.spec.spec.priority == own.head.spec.spec.priority;
+        let (Some(model), Some(own_model)) = (work.model(), fence.work.model()) else {
+            return false;
+        };
+        let steps = |fence: &Fence, model, saved: u64| self.due(fence, model).saturating_sub(saved);
+        let theirs = Fence { run: by.clone(), work, incarnation: waiting.incarnation };
+        let is_ahead = steps(fence, own_model, then.committed_step().0)
+            < steps(&theirs, model, waiting.committed_step().0);
+        let has_saved = then.committed.last().is_some_and(|it| it.incarnation == then.incarnation);
+        may_make_way
+            && is_equal
+            && *event == Event::Tick
+            && waiting.fruitless == 0
+            && has_saved
+            // Steps of different runs take different time.
+            && (is_ahead || *by != fence.run)
     }
 
     fn node_of(&self, leader: &Leader, effects: &Effects, seat: &Seat) -> Option<NodeName> {
