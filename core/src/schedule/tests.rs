@@ -15,6 +15,7 @@ use crate::ids::{
 use crate::job::{Failure, Outcome};
 use crate::spec::RunSpec;
 
+mod ends;
 mod pace;
 mod parts;
 mod placing;

@@ -76,3 +76,17 @@ fn a_loss_that_ends_ninety_runs_fits_its_transactions() {
     let is_over = |run: &Run| run.head.phase == RunPhase::Cancelled;
     assert!(script.state.runs.values().all(is_over));
 }
+
+#[test]
+fn idle_workers_lost_at_once_are_taken_out_in_parts() {
+    let mut script = Script::new();
+    for at in 0..250 {
+        script.join(&format!("w{at}"));
+    }
+    script.event(Event::TookLead { term: Term(2) });
+    // `event` holds every step against the bound of a transaction.
+    script.at(8_000);
+    assert!(!script.state.workers.is_empty(), "they fitted one part");
+    script.go_on();
+    assert!(script.state.workers.is_empty());
+}
