@@ -40,8 +40,13 @@ enum Instead {
 fn main() -> ExitCode {
     let options = Options::parse();
     if let Some(Instead::Study(study)) = &options.instead {
-        study::run(study);
-        return ExitCode::SUCCESS;
+        return match study::run(study) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("the file of traces cannot be written: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     std::panic::set_hook(Box::new(|_| ()));
     let begun = std::time::Instant::now();

@@ -6,6 +6,7 @@
 
 mod breakage;
 mod costs;
+mod dump;
 mod failures;
 mod fleet;
 mod gangs;
@@ -17,6 +18,8 @@ mod setup;
 mod tests;
 mod track;
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 pub use costs::Costs;
@@ -27,12 +30,15 @@ pub struct Study {
     /// The first seed
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Runs of the 16 experts at each rate of failures
+    /// Runs of the 16 experts at each rate of failures; 0 leaves the failures out
     #[arg(long, default_value_t = 4)]
     repeats: u64,
     /// Queues of experts whose makespan is measured
     #[arg(long, default_value_t = 200)]
     traces: u64,
+    /// Write the queues that were played to this file, for `tests/sim/study/bound.py`
+    #[arg(long)]
+    dump: Option<PathBuf>,
     /// Of a hundred failures, so many take a node down
     #[arg(long, default_value_t = 20)]
     lost_percent: u64,
@@ -44,12 +50,17 @@ pub struct Study {
 }
 
 /// Prints both studies, one mark a line.
-pub fn run(study: &Study) {
-    let Study { seed, repeats, traces, lost_percent, hung_percent, costs } = study;
+///
+/// # Errors
+///
+/// If the file for the queues cannot be written.
+pub fn run(study: &Study) -> std::io::Result<()> {
+    let Study { seed, repeats, traces, dump, lost_percent, hung_percent, costs } = study;
+    let mut dump = dump::Dump::create(dump.as_deref())?;
     mark::say(format_args!("first seed {seed}; {costs:?}"));
     let mix = failures::Mix { lost_percent: *lost_percent, hung_percent: *hung_percent };
     failures::run(*seed, *repeats, mix, *costs);
-    makespan::run(*seed, *traces, *costs);
+    makespan::run(*seed, *traces, *costs, &mut dump)
 }
 
 /// Results of `of` for each of `seeds`, in their order; two at a time.

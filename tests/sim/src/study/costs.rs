@@ -54,6 +54,14 @@ impl Default for Costs {
 }
 
 impl Costs {
+    /// How long a gang is seated at least for so many milliseconds of steps: its start, them, its last
+    /// checkpoint, and one between whenever it has stepped for `interval_ms`. Making way costs more than that.
+    pub(crate) const fn least_ms(&self, steps_ms: u64, step_ms: u64, interval_ms: u64) -> u64 {
+        let longest = interval_ms.div_ceil(step_ms) * step_ms;
+        let between = steps_ms.div_ceil(longest).saturating_sub(1);
+        self.start_ms + steps_ms + between * self.save_ms + self.save_ms + self.upload_ms
+    }
+
     /// Young's interval between checkpoints: short enough that little is done twice, long enough that
     /// saving costs as little. `every_ms` is the mean time between two failures of one gang.
     #[expect(

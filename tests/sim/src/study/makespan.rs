@@ -6,6 +6,7 @@
 use clade_core::order::Random;
 
 use super::costs::Costs;
+use super::dump::Dump;
 use super::fleet::{Fleet, SLOTS};
 use super::for_each;
 use super::mark::{mark, say};
@@ -14,7 +15,7 @@ use super::setup::RunPlan;
 const HOUR_MS: f64 = 3_600_000.0;
 const LIMIT_MS: u64 = 60 * 86_400_000;
 /// A checkpoint every half hour.
-const INTERVAL_MS: u64 = 1_800_000;
+pub(crate) const INTERVAL_MS: u64 = 1_800_000;
 
 /// A queue of experts, and machines for it.
 #[derive(Clone, Debug)]
@@ -58,6 +59,7 @@ pub(crate) struct Span {
     seed: u64,
     shape: String,
     ratio: f64,
+    took: u64,
 }
 
 impl Trace {
@@ -156,18 +158,25 @@ impl Trace {
 }
 
 /// Plays so many traces of each kind that count, and prints how far they are from their bounds.
-pub(crate) fn run(seed: u64, traces: u64, costs: Costs) {
+pub(crate) fn run(seed: u64, traces: u64, costs: Costs, dump: &mut Dump) -> std::io::Result<()> {
     say(format_args!(
         "makespan: 16 to 64 experts in one to three runs, widths 8 to 128, 64 to 1,024 GPUs, a bound of 6 to 48 \
          hours, a checkpoint every {} s",
         INTERVAL_MS / 1_000
     ));
     for kind in [Kind::Usual, Kind::Paced, Kind::Tight] {
-        measure(kind, seed, traces, costs);
+        measure(kind, seed, traces, costs, dump)?;
     }
+    Ok(())
 }
 
-fn measure(kind: Kind, seed: u64, traces: u64, costs: Costs) {
+fn measure(
+    kind: Kind,
+    seed: u64,
+    traces: u64,
+    costs: Costs,
+    dump: &mut Dump,
+) -> std::io::Result<()> {
     let counts = |seed: &u64| {
         let (area, longest) = Trace::draw(*seed, kind).bounds();
         area >= 0.8 * longest
@@ -178,9 +187,12 @@ fn measure(kind: Kind, seed: u64, traces: u64, costs: Costs) {
         let seed = seeds[usize::try_from(at).expect("few traces")];
         let trace = Trace::draw(seed, kind);
         let (area, longest) = trace.bounds();
-        let ratio = trace.play(costs) as f64 / area.max(longest);
-        Span { seed, shape: trace.shape(), ratio }
+        let took = trace.play(costs);
+        Span { seed, shape: trace.shape(), ratio: took as f64 / area.max(longest), took }
     });
+    for it in &spans {
+        dump.add((kind.name(), it.seed), &Trace::draw(it.seed, kind), it.took, costs)?;
+    }
     spans.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
     let at = |part: usize| spans.get((spans.len() * part / 100).min(spans.len().saturating_sub(1)));
     let at = |part: usize| at(part).map_or(0.0, |it| it.ratio);
@@ -197,4 +209,5 @@ fn measure(kind: Kind, seed: u64, traces: u64, costs: Costs) {
     }
     mark(&format!("makespan_{name}_median"), at(50), "of the bound", 1.1);
     mark(&format!("makespan_{name}_worst"), at(100), "of the bound", 1.1);
+    Ok(())
 }

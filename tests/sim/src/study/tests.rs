@@ -73,6 +73,7 @@ fn an_undisturbed_expert_takes_its_steps_one_start_and_its_checkpoints() {
     // Checkpoints begin every five minutes: three of them before the last.
     let took = costs.start_ms + 1_000_000 + 4 * costs.save_ms + costs.upload_ms;
     assert_eq!(fleet.play(DAY), Some(took));
+    assert_eq!(costs.least_ms(1_000_000, 1_000, 300_000), took);
     assert_eq!(fleet.ledger.useful, 8 * 1_000_000);
     assert_eq!(fleet.ledger.lost(), 8 * (took - 1_000_000));
 }
