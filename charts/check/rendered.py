@@ -244,7 +244,10 @@ def tokens_are_known_to_coordinators_by_hash_only(objects):
         assert len(token) >= 40, name
         entry = entries.get(hashlib.sha256(token.encode()).hexdigest())
         assert entry, f"coordinators do not know {name}"
-        assert set(entry) == {"name", "role", "sha256", "expires"} and len(entry["name"]) <= 64, entry
+        # All workers share one token, and their nodes are named by Kubernetes.
+        shared = {"nodes"} if entry["role"] == "worker" else set()
+        assert set(entry) == {"name", "role", "sha256", "expires"} | shared and len(entry["name"]) <= 64, entry
+        assert entry.get("nodes", "any") == "any", entry
         assert entry["role"] == ("worker" if name.endswith("-worker-token") else "admin"), entry
         assert token not in known[0], name
         if entry["role"] == "worker":

@@ -318,7 +318,8 @@ fn tars_of_an_object_store_read_the_same_with_and_without_a_cache_and_it_keeps_t
         drop(loader);
         let kept = || -> u64 {
             let Ok(files) = std::fs::read_dir(&cached) else { return 0 };
-            files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+            // A download that was under way may come to its end between the listing and the look.
+            files.map(|file| file.unwrap().metadata().map_or(0, |it| it.len())).sum()
         };
         assert!(kept() <= room.unwrap_or(0), "{} in room for {room:?}", kept());
         assert_eq!(kept() > 0, room.is_some_and(|room| room >= 16 * size));
