@@ -44,8 +44,11 @@ pub fn enter() -> anyhow::Result<Place> {
     if !nix::unistd::geteuid().is_root() {
         flags.extend(["--user", "--map-root-user"]);
     }
-    let tried =
-        Command::new("unshare").args(&flags).args(["ip", "link"]).stdin(Stdio::null()).output();
+    let tried = Command::new("unshare")
+        .args(&flags)
+        .args(["ip", "link", "add", "br0", "type", "bridge"])
+        .stdin(Stdio::null())
+        .output();
     match tried {
         Ok(tried) if tried.status.success() => (),
         Ok(tried) => {
@@ -55,14 +58,16 @@ pub fn enter() -> anyhow::Result<Place> {
         Err(error) => return Ok(Place::Missing(format!("unshare of util-linux: {error}"))),
     }
     let own = std::env::current_exe()?;
-    let ended = Command::new("unshare")
+    // Whoever started this may be killed: `unshare` itself does not listen to Ctrl-C.
+    let ended = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare"])
         .args(&flags)
         .arg(own)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")
         .stdin(Stdio::null())
         .status()
-        .context("cannot start unshare")?;
+        .context("cannot start setpriv of util-linux")?;
     let code = ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     Ok(Place::Ended(ExitCode::from(code)))
 }

@@ -2,7 +2,7 @@
 //! superseded, and those are deleted.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clade_core::ids::{Fence, RunName};
 use clade_core::schedule::Event;
@@ -14,10 +14,15 @@ use crate::question::Question;
 
 /// For the store's answer. Reports behind this one wait too.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// For which a store that did not answer is not asked again, so that exits are not told late for it.
+const REST: Duration = Duration::from_secs(30);
 
 /// The stores that one worker's checkpoints lie in.
 #[derive(Debug, Default)]
-pub(super) struct Proofs(BTreeMap<RunName, Store>);
+pub(super) struct Proofs {
+    stores: BTreeMap<RunName, Store>,
+    rests_until: Option<Instant>,
+}
 
 impl Proofs {
     /// Why an event must not count, if it speaks of a checkpoint that is not there as it is said to be.
@@ -30,6 +35,9 @@ impl Proofs {
         event: &Event,
     ) -> Option<(Fence, String)> {
         let Event::CheckpointReported { fence, checkpoint: at, .. } = event else { return None };
+        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
         let store = self.store(engine, &fence.run).await?;
         match tokio::time::timeout(PATIENCE, checkpoint::read(store, &fence.run, at)).await {
             Ok(Ok(_)) => None,
@@ -42,18 +50,19 @@ impl Proofs {
             }
             Err(_) => {
                 warn!(%fence, "the store does not answer: takes the worker's word for a checkpoint");
+                self.rests_until = Some(Instant::now() + REST);
                 None
             }
         }
     }
 
     async fn store(&mut self, engine: &Engine, run: &RunName) -> Option<&Store> {
-        if !self.0.contains_key(run) {
+        if !self.stores.contains_key(run) {
             let find = |reply| Command::Ask(Question::Find { run: run.clone(), reply });
             // An unknown run is refused by the scheduler.
             let (spec, _) = engine.ask(find).await.ok()??;
-            self.0.insert(run.clone(), Store::open(&spec.spec.store).ok()?);
+            self.stores.insert(run.clone(), Store::open(&spec.spec.store).ok()?);
         }
-        self.0.get(run)
+        self.stores.get(run)
     }
 }

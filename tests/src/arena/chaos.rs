@@ -94,6 +94,9 @@ pub fn play(folder: &Path, round: &Path, plan: &Plan) -> anyhow::Result<Told> {
     told.faults = faults.done;
     eprintln!("finished after {:.1} s and {} faults", began.elapsed().as_secs_f64(), faults.done);
     verdict::no_panic(&cluster)?;
+    let fell = faults.fallen.iter().any(|name| name.starts_with('c'));
+    ensure!(!fell, "a coordinator ended by itself: {:?}", faults.fallen);
+    faults.covered()?;
     let status = cluster.status()?;
     let models = parts(&status).filter(|part| part["unit"] == "steps");
     let gangs: Vec<u64> = models.filter_map(|part| part["incarnation"].as_u64()).collect();
@@ -145,11 +148,20 @@ fn restart_nothing(cluster: &mut Cluster, told: &mut Told) -> anyhow::Result<()>
     eprintln!("leader {next} cut off -> {last} leads after {:.1} s", took.as_secs_f64());
     told.failovers.push(took);
     cluster.coordinators[next].machine.join()?;
-    if let Some(member) = member {
-        cluster.etcd.members[member].signal(Signal::SIGSTOP);
-        std::thread::sleep(Duration::from_secs(2));
-        cluster.etcd.members[member].signal(Signal::SIGCONT);
-    }
+    let member = member.context("nobody led etcd under a coordinator that leads")?;
+    cluster.etcd.members[member].signal(Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(2));
+    cluster.etcd.members[member].signal(Signal::SIGCONT);
+    // A new leader gives workers 8 s to come back: only then would it take their gangs for lost.
+    wait_for("the workers to be back", Duration::from_secs(30), || {
+        let status = cluster.status().ok();
+        let workers = status.map(|it| it["workers"].as_array().cloned().unwrap_or_default());
+        let back = workers.is_some_and(|workers| {
+            workers.iter().filter(|it| it["phase"] == "attached").count() >= cluster.workers.len()
+        });
+        Ok(back.then_some(()))
+    })?;
+    std::thread::sleep(Duration::from_secs(9));
     for (name, incarnation, ranks) in before {
         let now = wait_for("somebody who leads to see it run", Duration::from_secs(30), || {
             let part = cluster.part(&name).ok();

@@ -1,5 +1,6 @@
 //! What is done to the cluster, drawn from a seed: every kind once, in any order, before any kind again.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -92,6 +93,7 @@ pub struct Faults {
     next: Instant,
     /// When whoever leads may be hurt again.
     led: Instant,
+    hurt_once: BTreeSet<Victim>,
     /// How many were done.
     pub done: usize,
     /// Programs that ended by themselves and were started again.
@@ -108,6 +110,7 @@ impl Faults {
             active: Vec::new(),
             next: now,
             led: now,
+            hurt_once: BTreeSet::new(),
             done: 0,
             fallen: Vec::new(),
             began: now,
@@ -143,6 +146,14 @@ impl Faults {
             }
         }
         self.next = Instant::now() + Duration::from_millis(500 + self.random.below(2_000));
+        Ok(())
+    }
+
+    /// Whether ranks and workers were hurt at least once; who leads is before any fault is drawn.
+    pub fn covered(&self) -> anyhow::Result<()> {
+        let all = [Victim::Rank, Victim::Worker];
+        let spared: Vec<&Victim> = all.iter().filter(|it| !self.hurt_once.contains(it)).collect();
+        anyhow::ensure!(spared.is_empty(), "these were never hurt: {spared:?}");
         Ok(())
     }
 
@@ -203,6 +214,7 @@ impl Faults {
     ) -> anyhow::Result<()> {
         self.say("begin", harm, victim, which);
         self.done += 1;
+        self.hurt_once.insert(victim);
         match victim {
             Victim::Rank => {
                 let signal = if harm == Harm::Kill { Signal::SIGKILL } else { Signal::SIGSTOP };

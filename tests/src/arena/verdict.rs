@@ -89,11 +89,13 @@ fn descent(store: &Path, run: &str, model: &str) -> anyhow::Result<usize> {
     Ok(first_steps.len())
 }
 
-/// No program may panic, whatever happens to it.
+/// No program may panic or break an invariant, whatever happens to it.
 pub fn no_panic(cluster: &Cluster) -> anyhow::Result<()> {
     for service in cluster.workers.iter().chain(&cluster.coordinators) {
         let said = service.said();
-        let line = said.lines().find(|line| line.contains("panicked"));
+        // Counters die with their process; what was logged stays.
+        let is_bad = |line: &&str| line.contains("panicked") || line.contains("invariant broken");
+        let line = said.lines().find(is_bad);
         ensure!(line.is_none(), "{}: {line:?}", service.name());
     }
     Ok(())

@@ -12,8 +12,15 @@ const LOOK_UP: Duration = Duration::from_secs(2);
 /// The address from which this machine reaches the coordinator at `url`: others in the cluster reach
 /// that one too. Loopback if the coordinator is there, or if nothing can be told.
 pub(super) async fn towards(url: &str) -> IpAddr {
-    let found = timeout(LOOK_UP, source_address(url)).await;
-    found.ok().flatten().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    let found = timeout(LOOK_UP, source_address(url)).await.ok().flatten();
+    found.unwrap_or_else(|| {
+        tracing::warn!(
+            url,
+            "cannot tell from where this machine reaches the coordinator: ranks on other machines \
+             cannot join gangs that begin here, unless --gang-address says how"
+        );
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    })
 }
 
 /// Asks the system which address it would send from. Sends nothing.
