@@ -63,6 +63,19 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// The same with fewer words: what is for people is cut after about `bytes`, counts are left out.
+    #[must_use]
+    pub fn in_short(mut self, bytes: usize) -> Self {
+        match &mut self {
+            Self::Done { counts } => counts.clear(),
+            Self::Stopped => (),
+            Self::Failed(failure) => failure.shorten(bytes),
+        }
+        self
+    }
+}
+
 /// Why a work failed, and so whether trying again can help.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "cause", rename_all = "camelCase")]
@@ -113,6 +126,26 @@ impl Failure {
             Self::WorkerLost { .. } => "worker_lost",
             Self::WorkerLeft { .. } => "worker_left",
             Self::NoProgress { .. } => "no_progress",
+        }
+    }
+
+    fn shorten(&mut self, bytes: usize) {
+        match self {
+            Self::Data { message }
+            | Self::Config { message }
+            | Self::Storage { message }
+            | Self::Crashed { message, .. }
+            | Self::Launch { message, .. } => {
+                if message.len() > bytes {
+                    message.truncate(message.floor_char_boundary(bytes));
+                    message.push('…');
+                }
+            }
+            Self::NoProgress { last, .. } => last.shorten(bytes),
+            Self::Stalled { .. }
+            | Self::PeerLost { .. }
+            | Self::WorkerLost { .. }
+            | Self::WorkerLeft { .. } => (),
         }
     }
 

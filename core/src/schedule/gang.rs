@@ -6,6 +6,12 @@ use crate::ids::{CheckpointRef, Fence, Millis, NodeName, RunName, Seat, WorkId};
 use crate::job::{Failure, Outcome};
 use crate::spec::Gang as GangSpec;
 
+/// Ends of ranks that are kept with all their words.
+const FULL_ACCOUNTS: usize = 16;
+
+/// Bytes of what is kept of the others' words.
+const BRIEF: usize = 96;
+
 impl Stepper<'_> {
     /// Notes that a rank is gone; the others of its gang cannot go on without it.
     pub(super) fn gone(&mut self, fence: &Fence, rank: u32, outcome: Outcome) {
@@ -16,6 +22,10 @@ impl Stepper<'_> {
         }
         let is_running = matches!(work.phase, Phase::Running(_));
         let is_done = matches!(outcome, Outcome::Done { .. });
+        // A gang is kept in one row, which must hold however many ranks end with many words. What rank 0
+        // counted is the gang's, and of a failure that all share a few accounts are enough.
+        let is_brief = rank > 0 && gang.exited.len() >= FULL_ACCOUNTS;
+        let outcome = if is_brief { outcome.in_short(BRIEF) } else { outcome };
         self.change(&fence.run, fence.work, |work| {
             if let Some(gang) = work.gang_mut() {
                 gang.exited.insert(rank, outcome);

@@ -21,7 +21,7 @@ use super::index::ReadyModel;
 use super::placement::DEPTH;
 use super::step::Stepper;
 use super::{Node, Phase, Stop};
-use crate::ids::{RunName, Seat, WorkId, WorkerId};
+use crate::ids::{Millis, RunName, Seat, WorkId, WorkerId};
 use crate::spec::Requires;
 
 /// Between two looks, as a part of [`super::Limits::way`]: leaving and starting again takes about as long.
@@ -126,6 +126,8 @@ impl Stepper<'_> {
             for gone in asked {
                 if !self.has_room() {
                     self.effects.more = true;
+                    // The rest is asked at once, not a look later.
+                    self.state.weighed = Millis(0);
                     return false;
                 }
                 let cause = Stop::Preempted { by: model.run.clone(), work: model.work };

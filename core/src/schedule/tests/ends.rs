@@ -151,3 +151,24 @@ fn a_device_withdrawn_before_its_worker_came_is_neither_used_nor_counted() {
     assert!(matches!(script.work("expert-0").phase, Phase::Waiting));
     assert_eq!(script.why("expert-0"), "needs 2 seats, the cluster has 1");
 }
+
+#[test]
+fn however_many_ranks_end_with_many_words_their_gang_fits_a_stored_object() {
+    let mut script = Script::trained(spec_with(&[
+        ("ranks: 2, ", "ranks: 700, "),
+        ("globalBatch: 128", "globalBatch: 700"),
+        ("microBatch: 64", "microBatch: 1"),
+    ]));
+    script.attach("w1", 700, vec![]);
+    let words = |rank: u32| Outcome::Failed(Failure::Crashed { rank, message: "é".repeat(1000) });
+    for rank in 0..699 {
+        script.exit("expert-0#1", rank, words(rank));
+    }
+    let gang = script.work("expert-0").gang().unwrap();
+    let kept = |outcome: &Outcome| serde_json::to_vec(outcome).unwrap().len();
+    let bytes: usize = gang.exited.values().map(kept).sum();
+    assert_eq!(gang.exited.len(), 699);
+    assert!(bytes < 200_000, "{bytes} bytes");
+    // The first ones are told in full, rank 0 among them.
+    assert_eq!(gang.exited[&0], words(0));
+}
