@@ -150,7 +150,7 @@ impl World {
             8 => (exited(WorkerId("nobody".to_owned()), fence, 0), "unknown_worker"),
             9 if is_model => {
                 let other = Fence {
-                    work: WorkId::Model(clade_core::ids::ModelId::Expert(77)),
+                    work: WorkId::Model(clade_core::ids::ModelId::Expert(99_999)),
                     ..fence.clone()
                 };
                 let checkpoint = written(&other, due);

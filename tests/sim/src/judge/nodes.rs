@@ -50,7 +50,11 @@ impl World {
             let ended = effects.before.works.iter().filter(|((run, id), then)| {
                 let now = state.work(run, *id);
                 then.gang().is_some()
-                    && now.is_some_and(|it| it.gang().is_none() && it.avoid.as_ref() == Some(name))
+                    && now.is_some_and(|it| {
+                        // Its next gang may have been seated by the same event.
+                        let has_ended = it.gang().is_none() || it.incarnation != then.incarnation;
+                        has_ended && it.avoid.as_ref() == Some(name)
+                    })
             });
             let blamed = blamed + u32::try_from(lost + ended.count()).unwrap_or(u32::MAX);
             if before.trust == Trust::Full && blamed < 3 {
