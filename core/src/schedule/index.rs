@@ -40,6 +40,13 @@ pub(super) struct Index {
     runs: BTreeMap<RunName, Facts>,
 }
 
+/// The pace at which the models of a run have saved: the median.
+fn shown(run: &Run) -> Option<u64> {
+    let mut paces: Vec<u64> = run.works.values().filter_map(|work| work.pace).collect();
+    paces.sort_unstable();
+    paces.get(paces.len() / 2).copied()
+}
+
 /// The jobs of one run: they share a priority and what they require.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct JobQueue {
@@ -87,7 +94,7 @@ impl Index {
         }
         for (name, run) in &state.runs {
             let pace = state.index.runs.get(name).and_then(|facts| facts.pace);
-            index.applied(run, pace);
+            index.applied(run, pace.or_else(|| shown(run)));
             for (&id, work) in &run.works {
                 for (_, seat) in work.gang().into_iter().flat_map(super::Gang::alive) {
                     index.sit(seat, name, id);

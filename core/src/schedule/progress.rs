@@ -94,6 +94,11 @@ impl Seen {
         self.deadline = Millis(now.0 + wait);
     }
 
+    /// Microseconds per step, once two reports have shown it.
+    pub(super) const fn pace(&self) -> Option<u64> {
+        self.pace
+    }
+
     /// The newest step told, 0 before the first.
     pub(super) fn reached(&self) -> u64 {
         self.done.unwrap_or(0)

@@ -128,7 +128,10 @@ impl Stepper<'_> {
             .get(&fence.run)
             .and_then(|run| usize::try_from(run.head.spec.spec.training.checkpoint.keep).ok())
             .unwrap_or(usize::MAX);
+        let seen = self.state.seen.get(&(fence.run.clone(), fence.work));
+        let pace = seen.and_then(super::progress::Seen::pace);
         let dropped = self.change(&fence.run, fence.work, |work| {
+            work.pace = pace.or(work.pace);
             let mut dropped: Vec<CheckpointRef> = Vec::new();
             work.committed.retain(|older| {
                 let stays = older.step < checkpoint.step;

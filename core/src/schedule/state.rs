@@ -112,6 +112,9 @@ pub struct Work {
     /// Where a model's last gang sat: its data may still lie there.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub home: BTreeSet<NodeName>,
+    /// Microseconds that a model's steps took when it last saved: a new leader orders by it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pace: Option<u64>,
     /// The newest checkpoints of a model's committed history, oldest first.
     pub committed: Vec<CheckpointRef>,
     /// What a finished job counted.
@@ -403,6 +406,7 @@ impl Work {
             last_failure: None,
             avoid: None,
             home: BTreeSet::new(),
+            pace: None,
             committed: Vec::new(),
             counts: BTreeMap::new(),
         }

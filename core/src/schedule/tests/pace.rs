@@ -136,3 +136,22 @@ fn a_node_that_lags_for_ten_reports_is_marked_avoided_and_cleared_when_it_does_n
     report(&mut fine, 110_000);
     assert_eq!(slower(&fine), None);
 }
+
+#[test]
+fn a_new_leader_orders_by_the_pace_that_a_run_had_when_it_last_saved() {
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    script.join("w2");
+    script.steps("expert-0#1", 290);
+    script.at(30_000);
+    script.steps("expert-0#1", 300);
+    script.commit("expert-0#1", 300);
+    let run = script.state.runs.values().next().unwrap().clone();
+    let name = run.name().clone();
+    let pace_in = |state: &State| state.index.run(&name).and_then(|facts| facts.pace);
+    assert_eq!(pace_in(&script.state), Some(3_000_000));
+    let works = run.works.iter().map(|(id, work)| (name.clone(), *id, work.clone())).collect();
+    let nodes = script.state.nodes.clone();
+    let restored = State::restore(Term(2), vec![run.head], works, BTreeMap::new(), nodes);
+    assert_eq!(pace_in(&restored), Some(3_000_000));
+}

@@ -60,7 +60,8 @@ pub(crate) fn experts(seed: u64) -> RunPlan {
         reason = "a number of steps"
     )]
     let steps = order.into_iter().map(|at| (LARGEST / (at as f64).sqrt()) as u64).collect();
-    RunPlan { name: "experts".to_owned(), ranks: RANKS, step_ms: STEP_MS, steps, begun: vec![] }
+    let (step_ms, shown_ms) = (STEP_MS, Some(STEP_MS));
+    RunPlan { name: "experts".to_owned(), ranks: RANKS, step_ms, shown_ms, steps, begun: vec![] }
 }
 
 /// Plays one run to its end, at `factor` times the rate of failures.

@@ -29,8 +29,10 @@ pub(crate) struct Trace {
 pub(crate) enum Kind {
     /// Four of its widest gangs fit at least.
     Usual,
-    /// And its runs differ in their pace, which nobody knows before they step.
+    /// And its runs differ in their pace, which their seeds have shown to a fifth.
     Paced,
+    /// The same, and nobody knows the pace before an expert steps: no run of the product is like that.
+    Unpaced,
     /// One to three of its widest gangs fit: often no plan whatever reaches the bound.
     Tight,
 }
@@ -40,6 +42,7 @@ impl Kind {
         match self {
             Self::Usual => "usual",
             Self::Paced => "paced",
+            Self::Unpaced => "unpaced",
             Self::Tight => "tight",
         }
     }
@@ -47,7 +50,8 @@ impl Kind {
     const fn about(self) -> &'static str {
         match self {
             Self::Usual => "at least 4 of the widest gangs fit, every step takes a second",
-            Self::Paced => "the same with steps of 0.2 to 3 s by run, unknown until it steps",
+            Self::Paced => "the same with steps of 0.2 to 3 s by run, shown by its seed to a fifth",
+            Self::Unpaced => "the same, the pace unknown until an expert steps",
             Self::Tight => "1 to 3 of the widest gangs fit, every step takes a second",
         }
     }
@@ -67,6 +71,8 @@ impl Trace {
     /// some have begun. The widest gang divides the fleet, since no plan could help it if not.
     pub(crate) fn draw(seed: u64, kind: Kind) -> Self {
         let mut random = Random::new(seed ^ 0x7ace);
+        // Apart, so that a paced trace and an unpaced one are the same otherwise.
+        let mut noise = Random::new(seed ^ 0x5eed);
         let runs = 1 + random.below(3);
         let widths: Vec<u64> = (0..runs).map(|_| 8 << random.below(5)).collect();
         let widest = widths.iter().copied().max().unwrap_or(8);
@@ -98,7 +104,8 @@ impl Trace {
         let scale = (6.0 + 42.0 * random.unit()) * HOUR_MS / bound;
         let plans = lengths.into_iter().zip(&widths).enumerate().map(|(run, (all, width))| {
             // A second is what the core takes a step to last in a run that it has not seen step.
-            let step_ms = if kind == Kind::Paced { 200 + random.below(2_800) } else { 1_000 };
+            let is_paced = matches!(kind, Kind::Paced | Kind::Unpaced);
+            let step_ms = if is_paced { 200 + random.below(2_800) } else { 1_000 };
             let steps = |share: f64| {
                 let per_step = f64::from(u32::try_from(step_ms).expect("seconds"));
                 #[expect(
@@ -113,6 +120,7 @@ impl Trace {
                 name: format!("run-{run}"),
                 ranks: u32::try_from(*width).expect("few"),
                 step_ms,
+                shown_ms: (kind == Kind::Paced).then(|| step_ms * (80 + noise.below(41)) / 100),
                 steps: all.iter().map(|(length, _)| steps(*length).max(1)).collect(),
                 begun: all.iter().map(|(length, begun)| steps(length * begun)).collect(),
             }
@@ -164,7 +172,7 @@ pub(crate) fn run(seed: u64, traces: u64, costs: Costs, dump: &mut Dump) -> std:
          hours, a checkpoint every {} s",
         INTERVAL_MS / 1_000
     ));
-    for kind in [Kind::Usual, Kind::Paced, Kind::Tight] {
+    for kind in [Kind::Usual, Kind::Paced, Kind::Unpaced, Kind::Tight] {
         measure(kind, seed, traces, costs, dump)?;
     }
     Ok(())

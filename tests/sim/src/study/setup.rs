@@ -24,6 +24,8 @@ pub(crate) struct RunPlan {
     pub(crate) ranks: u32,
     /// Milliseconds per step.
     pub(crate) step_ms: u64,
+    /// What its seed's steps took, if that differs enough to be told: the seed trained before all experts.
+    pub(crate) shown_ms: Option<u64>,
     /// Steps of each expert.
     pub(crate) steps: Vec<u64>,
     /// Of these, steps that are committed already.
@@ -84,7 +86,8 @@ pub(crate) fn ready(plans: &[RunPlan], workers: BTreeMap<WorkerId, Worker>) -> S
                 WorkId::Job(_) => done(BTreeMap::new()),
                 WorkId::Model(ModelId::Seed) => {
                     let seed = checkpoint(ModelId::Seed, Incarnation(1), SEED_STEPS);
-                    Work { committed: vec![seed], ..done(BTreeMap::new()) }
+                    let pace = plan.shown_ms.map(|shown| shown * 1_000);
+                    Work { committed: vec![seed], pace, ..done(BTreeMap::new()) }
                 }
                 WorkId::Model(ModelId::Dense) => continue,
                 WorkId::Model(ModelId::Expert(at)) => {

@@ -15,7 +15,14 @@ use super::track::Track;
 const DAY: u64 = 86_400_000;
 
 fn plan(name: &str, ranks: u32, steps: &[u64]) -> RunPlan {
-    RunPlan { name: name.to_owned(), ranks, step_ms: 1_000, steps: steps.to_vec(), begun: vec![] }
+    RunPlan {
+        name: name.to_owned(),
+        ranks,
+        step_ms: 1_000,
+        shown_ms: None,
+        steps: steps.to_vec(),
+        begun: vec![],
+    }
 }
 
 /// Four nodes with more gangs than fit, of which one fails every few minutes.
