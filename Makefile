@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator chaos simulate fuzz etcd route-venv s3-venv chart test-outages study planted-bugs
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator bench-gang chaos simulate fuzz etcd route-venv s3-venv chart test-outages study planted-bugs
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -58,6 +58,10 @@ bench-orchestrator: setup s3-venv etcd ## Measure the scheduler alone, 10,000 co
 	@target/release/clade-load decisions
 	@target/release/clade-load connected
 	@exec target/release/clade-arena marks
+
+bench-gang: setup ## Train on two ranks beside one with two threads, by turns, and print the ratio (BENCH='--preset tiny')
+	@$(CARGO) build --release -p clade-worker -p clade-load
+	@exec target/release/clade-load gang $(BENCH)
 
 chaos: setup s3-venv etcd ## Play with a cluster of real processes (ROUNDS=10 SEED=1); the same run must end the same
 	@$(CARGO) build --workspace --bins

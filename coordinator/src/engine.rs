@@ -499,6 +499,7 @@ impl Task {
                 self.order(&seat.worker, Order::StopRank(stop));
             }
             Action::ShareRendezvous { worker, fence, address } => {
+                let address = address.tell().to_owned();
                 let share = v1::ShareRendezvous { fence: Some((&fence).into()), address };
                 self.order(&worker, Order::ShareRendezvous(share));
             }

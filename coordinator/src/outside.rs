@@ -97,7 +97,7 @@ pub(crate) fn start_rank(start: &Start) -> v1::StartRank {
         resume: resume.as_ref().map(Into::into),
         fallbacks: fallbacks.iter().map(Into::into).collect(),
         models: models.values().map(Into::into).collect(),
-        rendezvous: rendezvous.clone(),
+        rendezvous: rendezvous.as_ref().map(|meets| meets.tell().to_owned()),
         grace_ms: *grace_ms,
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CheckpointRef, Fence, Incarnation, ModelId, RunName, WorkId};
+use crate::rendezvous::Rendezvous;
 
 /// What one rank is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,10 +24,10 @@ pub struct JobFile {
     pub rank: u32,
     #[serde(default = "one")]
     pub ranks: u32,
-    /// `address:port` on which rank 0 listens and the others call. Without it rank 0 takes a
-    /// free port and tells its agent, and the others wait to be told.
+    /// Where rank 0 listens and the others call. Without it rank 0 takes a free port and tells its
+    /// agent, and the others wait to be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rendezvous: Option<String>,
+    pub rendezvous: Option<Rendezvous>,
     /// The work's own newest committed checkpoint: where to go on from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<CheckpointRef>,

@@ -7,6 +7,7 @@ pub mod ids;
 pub mod job;
 pub mod order;
 pub mod plan;
+pub mod rendezvous;
 pub mod routing;
 pub mod schedule;
 pub mod spec;

@@ -42,6 +42,8 @@ pub enum CollectiveError {
     Timeout { peer: usize, waited: Duration },
     #[error("rank {peer} sent {found} values where {expected} were due: the ranks are out of step")]
     Mismatch { peer: usize, expected: usize, found: usize },
+    #[error("what rank {peer} sent arrived damaged, or it speaks out of turn")]
+    Damaged { peer: usize },
     #[error("the exchange was aborted")]
     Aborted,
 }

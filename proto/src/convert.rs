@@ -4,6 +4,7 @@ mod bounds;
 
 use clade_core::ids::{CheckpointRef, Fence, Incarnation, ParseIdError, Step};
 use clade_core::job::{Failure, Outcome};
+use clade_core::rendezvous::Rendezvous;
 
 use crate::v1;
 pub use bounds::{LONGEST_NAME, MOST_SLOTS, shortened};
@@ -124,10 +125,11 @@ impl v1::Hello {
 
 impl v1::RendezvousPosted {
     /// The fence whose rank 0 listens, and where.
-    pub fn to_core(&self) -> Result<(Fence, String), WireError> {
+    pub fn to_core(&self) -> Result<(Fence, Rendezvous), WireError> {
         let Self { fence, address } = self;
-        bounds::address("address", address)?;
-        Ok((Fence::try_from(&required("fence", fence.clone())?)?, address.clone()))
+        let meets = Rendezvous::from(address.as_str());
+        bounds::rendezvous("address", &meets)?;
+        Ok((Fence::try_from(&required("fence", fence.clone())?)?, meets))
     }
 }
 

@@ -1,18 +1,23 @@
 //! The collectives of CPU ranks: a ring over TCP.
 //!
-//! A gang meets at rank 0's address, each rank proves its [`Place`] (fence, rank, ranks), and the
-//! ranks connect in a ring. Strangers and ranks of another incarnation are turned away. A ring
-//! never outlives its gang: one lost peer ends it for all.
+//! A gang meets at rank 0's address, the ranks prove to each other that they know the gang's [`Secret`]
+//! and say their [`Place`] (fence, rank, ranks), and connect in a ring. Strangers and ranks of another
+//! incarnation are turned away. A ring never outlives its gang: one lost peer ends it for all.
 
+pub mod conformance;
 mod handshake;
 mod meet;
+mod patience;
 mod ring;
+mod secret;
 mod transfer;
 
 #[cfg(test)]
 mod tests;
 
 pub use handshake::Place;
-pub use meet::{MeetError, Meeting, Patience, join};
+pub use meet::{MeetError, Meeting, join};
+pub use patience::Patience;
 pub use ring::TcpRing;
-pub use transfer::Waited;
+pub use secret::Secret;
+pub use transfer::{Aborter, Waited};

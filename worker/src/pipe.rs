@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use clade_core::ids::{Digest, Step};
 use clade_core::job::Outcome;
+use clade_core::rendezvous::Rendezvous;
 
 /// Said by a rank.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -13,8 +14,8 @@ use clade_core::job::Outcome;
 pub enum FromRank {
     /// Said every second. `units` moves when work gets done.
     Alive { units: u64 },
-    /// Rank 0 listens at this `address:port`.
-    Rendezvous(String),
+    /// Rank 0 listens here.
+    Rendezvous(Rendezvous),
     /// A checkpoint's manifest exists in the store.
     Checkpoint { step: Step, manifest: Digest },
     /// How far the rank is, how fast in units per second, and for how many milliseconds it worked
@@ -29,7 +30,7 @@ pub enum FromRank {
 #[serde(rename_all = "camelCase")]
 pub enum ToRank {
     /// Where the gang meets.
-    Rendezvous(String),
+    Rendezvous(Rendezvous),
     /// The rank is to leave; with `save`, after writing a checkpoint.
     Stop { save: bool },
 }
@@ -49,8 +50,8 @@ mod tests {
     fn messages_read_as_the_documents_show_them() {
         assert_eq!(line(&ToRank::Stop { save: true }), "{\"stop\":{\"save\":true}}\n");
         assert_eq!(
-            line(&FromRank::Rendezvous("127.0.0.1:1234".to_owned())),
-            "{\"rendezvous\":\"127.0.0.1:1234\"}\n"
+            line(&FromRank::Rendezvous("127.0.0.1:1234/secret".into())),
+            "{\"rendezvous\":\"127.0.0.1:1234/secret\"}\n"
         );
         assert_eq!(
             line(&FromRank::Outcome(Outcome::Stopped)),

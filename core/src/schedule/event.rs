@@ -7,6 +7,7 @@ use crate::ids::{
     CheckpointRef, Fence, Incarnation, ModelId, NodeName, RunName, Seat, Step, Term, WorkerId,
 };
 use crate::job::Outcome;
+use crate::rendezvous::Rendezvous;
 use crate::spec::RunSpec;
 
 /// News for the scheduler. What a worker says names the worker that says it.
@@ -57,7 +58,7 @@ pub enum Event {
     RendezvousPosted {
         worker: WorkerId,
         fence: Fence,
-        address: String,
+        address: Rendezvous,
     },
     CheckpointReported {
         worker: WorkerId,
@@ -109,7 +110,7 @@ pub enum Action {
     ShareRendezvous {
         worker: WorkerId,
         fence: Fence,
-        address: String,
+        address: Rendezvous,
     },
     /// Lists what an ended gang left and answers with [`Event::Inspected`].
     Inspect {
@@ -143,7 +144,7 @@ pub struct Start {
     pub resume: Option<CheckpointRef>,
     pub fallbacks: Vec<CheckpointRef>,
     pub models: BTreeMap<ModelId, CheckpointRef>,
-    pub rendezvous: Option<String>,
+    pub rendezvous: Option<Rendezvous>,
     pub grace_ms: u64,
 }
 

@@ -6,6 +6,7 @@ use super::step::Stepper;
 use super::{Action, Phase, Refusal, Start, Work};
 use crate::ids::{CheckpointRef, Fence, RunName, Seat, WorkId, WorkerId};
 use crate::job::Outcome;
+use crate::rendezvous::Rendezvous;
 
 impl Stepper<'_> {
     /// The work of `fence`, if that is its incarnation now.
@@ -66,7 +67,7 @@ impl Stepper<'_> {
         &mut self,
         worker: &WorkerId,
         fence: &Fence,
-        address: String,
+        address: Rendezvous,
     ) -> Result<(), Refusal> {
         self.check_speaker(worker, fence, 0)?;
         let Phase::Running(gang) = &self.current(fence)?.phase else { return Ok(()) };

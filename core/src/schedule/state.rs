@@ -15,6 +15,7 @@ use crate::ids::{
 };
 use crate::job::{Failure, Outcome};
 use crate::plan::{Need, Plan};
+use crate::rendezvous::Rendezvous;
 use crate::spec::{ExpertSteps, Requires, RunSpec, expert_pairs};
 
 /// Everything the coordinator decides upon.
@@ -154,7 +155,7 @@ pub struct Gang {
     #[serde(with = "exits")]
     pub exited: BTreeMap<u32, Outcome>,
     /// Where rank 0 listens, once it has said so.
-    pub rendezvous: Option<String>,
+    pub rendezvous: Option<Rendezvous>,
 }
 
 /// Writes a map with number keys as a list: inside a tagged enum its keys would come back as text.

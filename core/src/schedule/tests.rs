@@ -438,7 +438,7 @@ fn every_phase_and_outcome_is_read_back_as_it_was_saved() {
     let gang = Gang {
         seats: vec![Seat { worker: WorkerId("w1".into()), slot: 0 }; 3],
         exited: [(0, done()), (1, crashed(1)), (2, Outcome::Stopped)].into(),
-        rendezvous: Some("127.0.0.1:1".into()),
+        rendezvous: Some("127.0.0.1:1/secret".into()),
     };
     let failure = Failure::WorkerLost { worker: "w1".into() };
     let counts: BTreeMap<String, u64> = [("pairs".into(), 3)].into();

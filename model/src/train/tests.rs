@@ -9,6 +9,8 @@ use crate::collective::Solo;
 use crate::device::Precision;
 use crate::folder;
 
+mod widths;
+
 fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }

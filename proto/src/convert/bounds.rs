@@ -3,6 +3,7 @@
 //! Names and addresses that are too long are refused, since a shortened one would be another one.
 //! Text for people is shortened, since a long reason is better heard in part than not at all.
 
+use clade_core::rendezvous::Rendezvous;
 use std::collections::BTreeMap;
 
 use super::WireError;
@@ -63,10 +64,11 @@ fn key(field: &'static str, text: &str) -> Result<(), WireError> {
     if text.is_empty() || text.contains('/') { Err(WireError::BadName { field }) } else { Ok(()) }
 }
 
-/// An `address:port` that others can be told to call.
-pub(super) fn address(field: &'static str, text: &str) -> Result<(), WireError> {
-    name(field, text, LONGEST_NAME + ":65535".len())?;
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+/// An `address:port` that others can be told to call, and a secret of a usual length.
+pub(super) fn rendezvous(field: &'static str, meets: &Rendezvous) -> Result<(), WireError> {
+    name(field, meets.address(), LONGEST_NAME + ":65535".len())?;
+    name(field, meets.secret(), LONGEST_NAME)?;
+    let port = meets.address().rsplit_once(':').filter(|(host, _)| !host.is_empty());
     let is_port = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok_and(|port| port > 0));
     if is_port { Ok(()) } else { Err(WireError::BadName { field }) }
 }
@@ -188,11 +190,15 @@ mod tests {
 
     #[test]
     fn a_rendezvous_is_an_address_and_a_port() {
-        for good in ["10.0.0.1:4000", "[fe80::1]:1", "pod-0.workers:65535"] {
-            assert_eq!(address("address", good), Ok(()), "{good}");
+        let check = |text: &str| rendezvous("address", &Rendezvous::from(text));
+        for good in ["10.0.0.1:4000", "[fe80::1]:1", "pod-0.workers:65535/5f3a"] {
+            assert_eq!(check(good), Ok(()), "{good}");
         }
-        for bad in ["", ":1", "host", "host:0", "host:99999", "a\nb:1", &"x".repeat(1 << 20)] {
-            assert!(address("address", bad).is_err(), "{bad:.20}");
+        let long = format!("a:1/{}", "x".repeat(1 << 20));
+        for bad in ["", ":1", "host", "host:0", "host:99999", "a\nb:1", "a:1/\n", "host/x:1", &long]
+        {
+            assert!(check(bad).is_err(), "{bad:.20}");
         }
+        assert!(check(&"x".repeat(1 << 20)).is_err());
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod connected;
 mod decisions;
 mod documents;
+mod gang;
 mod mark;
 
 use clap::{Parser, Subcommand};
@@ -24,6 +25,8 @@ enum Bench {
     Decisions(decisions::DecisionsArgs),
     /// One coordinator on one core with thousands of connected workers
     Connected(connected::ConnectedArgs),
+    /// A gang of two ranks beside one rank with two threads
+    Gang(gang::GangArgs),
     /// Some of these workers; started by `connected`
     #[command(hide = true)]
     Client(client::ClientArgs),
@@ -36,6 +39,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().bench {
         Bench::Decisions(args) => args.run(),
         Bench::Connected(args) => args.run(),
+        Bench::Gang(args) => args.run(),
         Bench::Client(args) => args.run(),
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn say(line: std::fmt::Arguments<'_>) {
 /// Prints a mark that wants at least so much.
 pub(crate) fn mark(name: &str, value: f64, unit: &str, wanted: f64) {
     let verdict = if value >= wanted { "met" } else { "short" };
-    let digits = if value >= 100.0 { 0 } else { 1 };
+    let digits = if value >= 100.0 { 0 } else { 2 };
     say(format_args!("mark {name} {value:.digits$} {unit} want >= {wanted}: {verdict}"));
 }
 

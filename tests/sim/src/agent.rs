@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use clade_core::ids::{Fence, Term, WorkerId};
 use clade_core::job::{Failure, Outcome};
+use clade_core::rendezvous::Rendezvous;
 use clade_core::schedule::{Event, LiveRank, Start};
 
 use crate::network::{Down, Up};
@@ -254,7 +255,7 @@ impl World {
         self.report_exit(agent, key, outcome);
     }
 
-    fn share(&mut self, agent: usize, fence: &Fence, address: &str) {
+    fn share(&mut self, agent: usize, fence: &Fence, address: &Rendezvous) {
         let live = self.agents[agent].live.keys().filter(|(it, rank)| it == fence && *rank > 0);
         let ranks: Vec<u32> = live.map(|(_, rank)| *rank).collect();
         for rank in ranks {

@@ -133,7 +133,7 @@ impl World {
                     (Event::CheckpointReported { worker, fence, checkpoint }, "not_yours")
                 }
                 (true, 1) => {
-                    let address = "elsewhere:1".to_owned();
+                    let address = "elsewhere:1".into();
                     (Event::RendezvousPosted { worker, fence, address }, "not_yours")
                 }
                 _ => (exited(worker, fence, 0), "not_yours"),

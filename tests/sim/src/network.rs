@@ -2,6 +2,7 @@
 //! one way or both, broken with what was under way lost or not.
 
 use clade_core::ids::{CheckpointRef, Fence, Term, WorkerId};
+use clade_core::rendezvous::Rendezvous;
 use clade_core::schedule::{Event, Start};
 
 use crate::world::{Happening, World};
@@ -42,7 +43,7 @@ pub(crate) enum Down {
     Welcome,
     Start(Box<Start>),
     Stop { fence: Fence, rank: u32, save: bool },
-    Share { fence: Fence, address: String },
+    Share { fence: Fence, address: Rendezvous },
     Acknowledge(u64),
     Supersede,
 }

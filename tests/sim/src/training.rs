@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clade_core::ids::{CheckpointRef, Fence, ModelId, Stage, Step, WorkId};
 use clade_core::job::{Failure, Outcome};
+use clade_core::rendezvous::Rendezvous;
 use clade_core::schedule::{Event, Start};
 
 use crate::agent::Life;
@@ -126,15 +127,16 @@ impl World {
         let Some(process) = self.gangs.get(fence).and_then(|it| it.members.get(&0)).cloned() else {
             return;
         };
-        let address = format!("{}:{}", self.machines[process.machine].node(), fence.incarnation);
+        let at = format!("{}:{}", self.machines[process.machine].node(), fence.incarnation);
+        let address = Rendezvous::new(&at, "secret");
         self.meets(fence, 0, &address);
         let worker = self.agents[process.agent].id.clone();
         self.owe(process.agent, Event::RendezvousPosted { worker, fence: fence.clone(), address });
     }
 
-    pub(crate) fn meets(&mut self, fence: &Fence, rank: u32, address: &str) {
-        if !address.ends_with(&format!(":{}", fence.incarnation)) {
-            self.broke(format!("{fence} rank {rank} was told to meet at {address}"));
+    pub(crate) fn meets(&mut self, fence: &Fence, rank: u32, address: &Rendezvous) {
+        if !address.address().ends_with(&format!(":{}", fence.incarnation)) {
+            self.broke(format!("{fence} rank {rank} was told to meet at {address:?}"));
         }
         if let Some(training) = self.gangs.get_mut(fence) {
             training.met.insert(rank);

@@ -4,8 +4,9 @@
 //! and logs to a file. Its job file stays beside it, so that it can be run again by hand.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -156,11 +157,21 @@ impl Files {
         }
         // JSON is YAML too.
         let text = serde_json::to_vec_pretty(job).expect("keys are strings");
-        fs::write(&files.job, text).map_err(|error| (files.job.clone(), error))?;
+        write_private(&files.job, &text).map_err(|error| (files.job.clone(), error))?;
         let log = File::options().create(true).append(true).open(&files.log);
         let log = log.map_err(|error| (files.log.clone(), error))?;
         Ok((files, log))
     }
+}
+
+/// Writes a file that nobody else may read: a job file holds its gang's secret.
+fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => (),
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text)
 }
 
 /// Removes what a rank leaves on the machine; its log stays.

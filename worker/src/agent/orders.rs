@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clade_core::ids::{CheckpointRef, Fence, Term};
 use clade_core::job::{Failure, JobFile, Outcome};
+use clade_core::rendezvous::Rendezvous;
 use clade_proto::convert::{WireError, required};
 use clade_proto::v1::session_response::Order;
 use clade_proto::v1::{
@@ -34,7 +35,7 @@ impl Agent {
             tracing::warn!("an order this version does not know was passed over");
             return;
         };
-        tracing::debug!(?order, "ordered");
+        tracing::debug!(what = name_of(&order), "ordered");
         let obeyed = match order {
             Order::Welcome(Welcome { heartbeat_ms }) => {
                 self.welcomed(Duration::from_millis(u64::from(heartbeat_ms)));
@@ -92,7 +93,8 @@ impl Agent {
         }
         if launch.key.rank == 0 && launch.job.ranks > 1 {
             // Where it listens for the others; the system finds a free port.
-            launch.job.rendezvous = Some(SocketAddr::new(self.gang_address(), 0).to_string());
+            let any_port = SocketAddr::new(self.gang_address(), 0).to_string();
+            launch.job.rendezvous = Some(any_port.into());
         }
         let slot = launch.slot;
         if let Err(failure) = self.seat(launch) {
@@ -155,10 +157,23 @@ impl Agent {
         let fence = Fence::try_from(&required("fence", fence.clone())?)?;
         for (key, live) in &self.live {
             if key.fence == fence && key.rank > 0 {
-                live.wish(Wish::Rendezvous(address.clone()));
+                live.wish(Wish::Rendezvous(address.as_str().into()));
             }
         }
         Ok(())
+    }
+}
+
+/// Orders are not logged whole: some hold their gang's secret.
+const fn name_of(order: &Order) -> &'static str {
+    match order {
+        Order::Welcome(_) => "welcome",
+        Order::Superseded(_) => "superseded",
+        Order::StartRank(_) => "start a rank",
+        Order::StopRank(_) => "stop a rank",
+        Order::ShareRendezvous(_) => "where a gang meets",
+        Order::Acknowledge(_) => "acknowledged",
+        Order::Refused(_) => "refused",
     }
 }
 
@@ -186,7 +201,7 @@ fn read_launch(start: &StartRank) -> Result<Launch, WireError> {
         incarnation: fence.incarnation,
         rank: *rank,
         ranks: *ranks,
-        rendezvous: rendezvous.clone(),
+        rendezvous: rendezvous.clone().map(Rendezvous::from),
         resume: resume.as_ref().map(CheckpointRef::try_from).transpose()?,
         fallbacks: checkpoints(fallbacks)?,
         models: checkpoints(models)?.into_iter().map(|at| (at.model, at)).collect(),

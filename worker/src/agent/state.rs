@@ -258,7 +258,8 @@ impl Agent {
         match news {
             News::Exited(outcome) => self.exited(key, outcome),
             News::Undrained { slot, reason } => self.distrust(slot, reason),
-            News::Said(FromRank::Rendezvous(address)) => {
+            News::Said(FromRank::Rendezvous(meets)) => {
+                let address = meets.tell().to_owned();
                 self.owe(Report::RendezvousPosted(RendezvousPosted { fence, address }));
             }
             News::Said(FromRank::Checkpoint { step, manifest }) => {

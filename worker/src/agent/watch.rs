@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clade_core::job::{Failure, Outcome};
+use clade_core::rendezvous::Rendezvous;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -52,7 +53,7 @@ pub(super) enum News {
 /// What the agent asks of a watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Wish {
-    Rendezvous(String),
+    Rendezvous(Rendezvous),
     /// Leave, after saving.
     Save,
     /// Die at once.

@@ -4,10 +4,13 @@
 use std::fs;
 use std::io::{self, BufRead as _};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use clade_model::collective::Solo;
+use clade_core::order::Random;
+use clade_core::rendezvous::Rendezvous;
+use clade_model::collective::{Collective, Solo};
 use clade_model::config::ClipConfig;
 use clade_model::device;
 use clade_model::train::{Batch, Schedule, TrainHyper, TrainOptions, Trainer};
@@ -16,6 +19,7 @@ use serde::Serialize;
 
 use super::train::Line;
 use super::{ComputeArgs, say, with_memory};
+use crate::collective::{Meeting, Patience, Place, Secret, join};
 
 /// Measures training steps on ready batches, in turns with another program.
 ///
@@ -28,8 +32,13 @@ pub struct BenchArgs {
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Safetensors file: `pixels` [batches, batch, 3, size, size] u8, `tokens` [batches, batch, context] i64
-    #[arg(long, value_name = "FILE")]
-    pub batches: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "synthetic")]
+    pub batches: Option<PathBuf>,
+    /// Batches of so many pairs of noise instead, the same on every rank
+    #[arg(long, value_name = "PAIRS", conflicts_with = "batches")]
+    pub synthetic: Option<usize>,
+    #[command(flatten)]
+    pub seat: SeatArgs,
     /// Pairs per pass [default: the batch]
     #[arg(long)]
     pub micro_batch: Option<usize>,
@@ -44,6 +53,61 @@ pub struct BenchArgs {
     #[command(flatten)]
     pub compute: ComputeArgs,
 }
+
+/// This process's place in a gang; each takes its part of every batch.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SeatArgs {
+    #[arg(long, default_value_t = 0)]
+    pub rank: u32,
+    /// Processes that train together
+    #[arg(long, default_value_t = 1)]
+    pub ranks: u32,
+    /// `address:port`, and `/` and a secret if you like: rank 0 listens there, the others call
+    #[arg(long, value_name = "ADDRESS", required_if_eq_any([("rank", "1"), ("ranks", "2")]))]
+    pub meet: Option<String>,
+}
+
+impl SeatArgs {
+    /// Waits for the others.
+    fn gather(&self) -> anyhow::Result<Box<dyn Collective>> {
+        let &Self { rank, ranks, ref meet } = self;
+        if rank >= ranks {
+            bail!("--rank {rank} does not exist among {ranks} ranks");
+        }
+        let Some(meet) = meet.as_deref().filter(|_| ranks > 1) else {
+            return if ranks == 1 { Ok(Box::new(Solo)) } else { bail!("--meet: say where") };
+        };
+        let (meets, patience) = (Rendezvous::from(meet), Patience::new(PATIENCE, Arc::default()));
+        let (place, secret) =
+            (Place { fence: "bench".to_owned(), rank, ranks }, Secret::of(&meets));
+        let ring = if rank == 0 {
+            Meeting::listen(meets.address())?.host(&place, &secret, &patience)?
+        } else {
+            join(meets.address(), &place, &secret, &patience)?
+        };
+        Ok(Box::new(ring))
+    }
+
+    /// This rank's part of a batch.
+    fn part(&self, batch: &Batch, pairs: usize) -> anyhow::Result<Batch> {
+        let [rank, ranks] = [self.rank, self.ranks].map(|it| usize::try_from(it).unwrap_or(1));
+        if !pairs.is_multiple_of(ranks) {
+            bail!("{ranks} ranks cannot share batches of {pairs} pairs evenly");
+        }
+        let share = |values: usize| values / ranks * rank..values / ranks * (rank + 1);
+        Ok(Batch {
+            pixels: batch.pixels[share(batch.pixels.len())].to_vec().into(),
+            tokens: batch.tokens[share(batch.tokens.len())].to_vec(),
+            valid: batch.valid[share(batch.valid.len())].to_vec(),
+        })
+    }
+}
+
+/// How long ranks wait for each other at the start.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Batches of noise until they begin anew.
+const SYNTHETIC: usize = 8;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,7 +130,15 @@ struct Done {
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let BenchArgs { micro_batch, recompute, learning_rate, weight_decay, .. } = args;
     let model = args.compute.load(&args.model)?;
-    let batches = read_batches(&args.batches, model.config())?;
+    let batches = match (&args.batches, args.synthetic) {
+        (Some(path), _) => read_batches(path, model.config())?,
+        (None, pairs) => noise(pairs.unwrap_or(0).max(1), model.config()),
+    };
+    let batches: Vec<Batch> = batches
+        .iter()
+        .map(|batch| args.seat.part(batch, batch.valid.len()))
+        .collect::<anyhow::Result<_>>()?;
+    let mut collective = args.seat.gather()?;
     let device = model.device();
     let parameters = model.parameter_count();
     let hyper = TrainHyper {
@@ -91,7 +163,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         let mut looked_at = started;
         for _ in 0..due {
             let batch = &batches[begun % batches.len()];
-            trainer.begin(batch, &mut Solo)?;
+            trainer.begin(batch, &mut *collective)?;
             begun += 1;
             if trainer.in_flight() == trainer.max_in_flight() {
                 lines.extend(look(&mut trainer, batch.valid.len(), &mut looked_at)?);
@@ -131,6 +203,34 @@ fn look(
         grad_norm: report.grad_norm,
         masked: 0,
     }))
+}
+
+/// Pictures of noise, and captions of lengths as on the web, about 15 tokens.
+fn noise(pairs: usize, config: &ClipConfig) -> Vec<Batch> {
+    let (size, context) = (config.image_size(), config.context_length());
+    let mut random = Random::new(7);
+    let end = config.model.text.vocab_size - 1;
+    let mut caption = || {
+        let longest = context.saturating_sub(2).max(1) as u64;
+        let words = (4 + random.below(19)).min(longest);
+        let mut row = vec![end - 1];
+        row.extend(
+            (0..words).map(|_| i64::try_from(random.below(40_000)).unwrap_or(0) % (end - 1)),
+        );
+        row.push(end);
+        row.resize(context, 0);
+        row
+    };
+    let mut batches = Vec::new();
+    for _ in 0..SYNTHETIC {
+        let tokens = (0..pairs).flat_map(|_| caption()).collect();
+        batches.push(Batch { tokens, valid: vec![true; pairs], ..Batch::default() });
+    }
+    for batch in &mut batches {
+        let values = (0..pairs * 3 * size * size).map(|_| random.below(256).to_le_bytes()[0]);
+        batch.pixels = values.collect::<Vec<u8>>().into();
+    }
+    batches
 }
 
 fn read_batches(path: &Path, config: &ClipConfig) -> anyhow::Result<Vec<Batch>> {

@@ -1,4 +1,13 @@
 //! The first words on every connection of a gang: who calls, for which gang, and why.
+//!
+//! ```text
+//! caller    ─ Hello { place, purpose, nonce } ─►  listener
+//!           ◄─ Challenge { nonce, proof }  or  Refused(why) ─
+//!           ─ Proof ─►
+//! ```
+//!
+//! Each end proves that it knows the gang's secret by an HMAC over the caller's place and both nonces, so
+//! nothing that was heard on the way can be used again. What follows on the connection is not encrypted.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -6,8 +15,11 @@ use std::net::TcpStream;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::patience::Patience;
+use super::secret::{End, Secret, nonce};
+
 /// Changes with the meaning of anything said over these connections.
-const PROTOCOL: &str = "clade-ring/1";
+const PROTOCOL: &str = "clade-ring/2";
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// A rank's place in its gang.
@@ -32,20 +44,100 @@ pub(super) enum Purpose {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Hello {
+struct Hello {
     protocol: String,
+    place: Place,
+    purpose: Purpose,
+    nonce: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Answer {
+    Challenge { nonce: String, proof: String },
+    Refused(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Proof(String);
+
+/// Every rank's listening address, by rank: rank 0's word to those who came to meet.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Peers(pub(super) Vec<String>);
+
+/// A caller that has proved itself.
+#[derive(Debug)]
+pub(super) struct Caller {
     pub(super) place: Place,
     pub(super) purpose: Purpose,
+    /// Of the digests on this connection.
+    pub(super) seed: u64,
+}
+
+/// Why a caller is not let in, or will not go in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unproved {
+    #[error("{0}")]
+    Lost(#[from] io::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("it does not know the gang's secret")]
+    Impostor,
+}
+
+/// Says who calls, and makes sure of who listens. Returns the seed of the digests on this connection.
+pub(super) fn introduce(
+    stream: &mut TcpStream,
+    own: &Place,
+    purpose: Purpose,
+    secret: &Secret,
+    patience: &Patience,
+) -> Result<u64, Unproved> {
+    let own_nonce = nonce();
+    let (protocol, place) = (PROTOCOL.to_owned(), own.clone());
+    send_line(stream, &Hello { protocol, place, purpose, nonce: own_nonce.clone() })?;
+    // Whoever listens may be busy with others.
+    patience.wait_for(stream)?;
+    let (nonce, proof) = match receive_line(stream)? {
+        Answer::Challenge { nonce, proof } => (nonce, proof),
+        Answer::Refused(why) => return Err(Unproved::Refused(why)),
+    };
+    let nonces = [own_nonce.as_str(), &nonce];
+    if !secret.proves(&proof, End::Listener, own, nonces) {
+        return Err(Unproved::Impostor);
+    }
+    send_line(stream, &Proof(secret.proof(End::Caller, own, nonces)))?;
+    Ok(secret.seed(own, nonces))
+}
+
+/// Hears who calls; a stranger of another gang is told why it is refused, and an impostor nothing.
+pub(super) fn admit(
+    stream: &mut TcpStream,
+    own: &Place,
+    secret: &Secret,
+) -> Result<Caller, Unproved> {
+    let hello: Hello = receive_line(stream)?;
+    if let Err(why) = hello.judge(own) {
+        send_line(stream, &Answer::Refused(format!("the caller {why}")))?;
+        return Err(Unproved::Refused(why));
+    }
+    let Hello { protocol: _, place, purpose, nonce: theirs } = hello;
+    let own_nonce = nonce();
+    let nonces = [theirs.as_str(), &own_nonce];
+    let proof = secret.proof(End::Listener, &place, nonces);
+    send_line(stream, &Answer::Challenge { nonce: own_nonce.clone(), proof })?;
+    let Proof(proof) = receive_line(stream)?;
+    if !secret.proves(&proof, End::Caller, &place, nonces) {
+        return Err(Unproved::Impostor);
+    }
+    let seed = secret.seed(&place, nonces);
+    Ok(Caller { place, purpose, seed })
 }
 
 impl Hello {
-    pub(super) fn new(place: &Place, purpose: Purpose) -> Self {
-        Self { protocol: PROTOCOL.to_owned(), place: place.clone(), purpose }
-    }
-
     /// Whether the caller belongs to the gang of `own`; the reason if not.
-    pub(super) fn judge(&self, own: &Place) -> Result<(), String> {
-        let Self { protocol, place, purpose: _ } = self;
+    fn judge(&self, own: &Place) -> Result<(), String> {
+        let Self { protocol, place, purpose: _, nonce: _ } = self;
         if protocol != PROTOCOL {
             return Err(format!("speaks {protocol}, not {PROTOCOL}"));
         }
@@ -60,15 +152,6 @@ impl Hello {
         }
         Ok(())
     }
-}
-
-/// Rank 0's answer to those who came to meet.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) enum Reply {
-    /// Every rank's listening address, by rank.
-    Peers(Vec<String>),
-    Refused(String),
 }
 
 pub(super) fn send_line<T: Serialize>(stream: &mut TcpStream, message: &T) -> io::Result<()> {

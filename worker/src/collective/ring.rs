@@ -4,14 +4,13 @@
 //! the same bits, and so do two gangs of the same width.
 
 use std::io;
-use std::net::TcpStream;
 use std::ops::Range;
 use std::time::Duration;
 
 use clade_model::collective::{Collective, CollectiveError};
 
 use super::handshake::Place;
-use super::transfer::{Neighbours, Waited};
+use super::transfer::{Aborter, Neighbours, Waited, Wire};
 
 /// A peer that stands still this long is given up; its own agent notices much earlier.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -38,18 +37,21 @@ enum Call {
 }
 
 impl TcpRing {
-    pub(super) fn new(place: &Place, next: TcpStream, prev: TcpStream) -> io::Result<Self> {
+    pub(super) fn new(place: &Place, next: Wire, prev: Wire) -> io::Result<Self> {
         let [rank, ranks] = [place.rank, place.ranks]
             .map(|number| usize::try_from(number).expect("a u32 fits in usize"));
-        let after = (rank + 1) % ranks;
-        let before = (rank + ranks - 1) % ranks;
-        let neighbours = Neighbours::new((after, next), (before, prev), PATIENCE)?;
+        let neighbours = Neighbours::new(next, prev, PATIENCE)?;
         Ok(Self { rank, ranks, neighbours, sequence: 0, piece: Vec::new() })
     }
 
     /// Counts the time in which this rank could do nothing but wait for its neighbours.
     pub fn waited(&self) -> Waited {
         self.neighbours.waited.clone()
+    }
+
+    /// Ends what this rank exchanges, and with that the ring.
+    pub fn aborter(&self) -> Aborter {
+        self.neighbours.aborter.clone()
     }
 
     /// Makes sure that the predecessor makes the same call with as many values.
@@ -60,7 +62,7 @@ impl TcpRing {
         let mut theirs = [0; 3];
         self.neighbours
             .exchange(bytemuck::cast_slice(&own), bytemuck::cast_slice_mut(&mut theirs))?;
-        let peer = self.neighbours.prev_rank;
+        let peer = self.neighbours.prev_rank();
         if theirs[..2] != own[..2] {
             let source = format!("it made call {theirs:?} where {own:?} was due").into();
             return Err(CollectiveError::PeerLost { peer, source: Some(source) });
@@ -96,7 +98,14 @@ impl TcpRing {
             let (left, right) = values.split_at_mut(out.start);
             (&right[..out.len()], &mut left[into])
         };
-        self.neighbours.exchange(bytemuck::cast_slice(out), bytemuck::cast_slice_mut(into))
+        let pieces = out.len().max(into.len()).div_ceil(PIECE);
+        let (mut out, mut into) = (out.chunks(PIECE), into.chunks_mut(PIECE));
+        for _ in 0..pieces {
+            let out = bytemuck::cast_slice(out.next().unwrap_or_default());
+            let into = bytemuck::cast_slice_mut(into.next().unwrap_or_default());
+            self.neighbours.exchange(out, into)?;
+        }
+        Ok(())
     }
 
     /// Sends one range of `values` onwards while adding what arrives to another.
@@ -169,7 +178,7 @@ impl Collective for TcpRing {
             if self.rank != root {
                 self.neighbours.exchange(&[], bytemuck::cast_slice_mut(piece))?;
             }
-            if self.neighbours.next_rank != root {
+            if self.neighbours.next_rank() != root {
                 self.neighbours.exchange(bytemuck::cast_slice(piece), &mut [])?;
             }
         }

@@ -1,14 +1,15 @@
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clade_core::order::Random;
-use clade_model::collective::{Collective, CollectiveError};
+use clade_core::rendezvous::Rendezvous;
+use clade_model::collective::{Collective, CollectiveError, Solo};
 
-use super::{MeetError, Meeting, Patience, Place, TcpRing, join};
+use super::conformance::{COUNTS, Unfit, check};
+use super::{MeetError, Meeting, Patience, Place, Secret, TcpRing, join};
 
 fn patience(millis: u64) -> Patience {
     Patience::new(Duration::from_millis(millis), Arc::default())
@@ -18,18 +19,24 @@ fn place(rank: u32, ranks: u32) -> Place {
     Place { fence: "clipart/seed#3".to_owned(), rank, ranks }
 }
 
+fn secret() -> Secret {
+    Secret::of(&Rendezvous::new("a:1", "open sesame"))
+}
+
 /// Runs `work` on every rank of a real ring and returns what each of them returns.
 fn in_ring<T: Send>(ranks: u32, work: impl Fn(&mut TcpRing) -> T + Sync) -> Vec<T> {
     let meeting = Meeting::listen("127.0.0.1:0").unwrap();
     let address = meeting.address().to_string();
     let (work, address) = (&work, &address);
     thread::scope(|scope| {
-        let host = scope
-            .spawn(move || work(&mut meeting.host(&place(0, ranks), &patience(20_000)).unwrap()));
+        let host = scope.spawn(move || {
+            work(&mut meeting.host(&place(0, ranks), &secret(), &patience(20_000)).unwrap())
+        });
         let others: Vec<_> = (1..ranks)
             .map(|rank| {
                 scope.spawn(move || {
-                    work(&mut join(address, &place(rank, ranks), &patience(20_000)).unwrap())
+                    let place = place(rank, ranks);
+                    work(&mut join(address, &place, &secret(), &patience(20_000)).unwrap())
                 })
             })
             .collect();
@@ -37,91 +44,72 @@ fn in_ring<T: Send>(ranks: u32, work: impl Fn(&mut TcpRing) -> T + Sync) -> Vec<
     })
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "any f32 will do")]
-fn values(rank: usize, count: usize) -> Vec<f32> {
-    let mut random = Random::new(rank as u64 + 1);
-    (0..count).map(|_| random.unit() as f32 - 0.5).collect()
+#[test]
+fn rings_of_1_to_8_ranks_sum_gather_and_broadcast_as_every_collective_must() {
+    check(&mut Solo, &COUNTS).unwrap();
+    for ranks in [2, 3, 4, 8] {
+        // Eight ranks here share two cores.
+        let counts = if ranks == 8 { &COUNTS[..5] } else { &COUNTS[..] };
+        let found: Result<Vec<()>, Unfit> =
+            in_ring(ranks, |ring| check(ring, counts)).into_iter().collect();
+        found.unwrap_or_else(|error| panic!("{ranks} ranks: {error}"));
+    }
 }
 
-/// Nothing, less than one per rank, odd, and more than two pieces for every rank.
-const COUNTS: [usize; 6] = [0, 1, 3, 17, 1001, 500_009];
-
 #[test]
-fn a_sum_is_right_and_has_the_same_bits_on_every_rank() {
-    for ranks in 2..=4 {
-        let sums = in_ring(ranks, |ring| {
-            COUNTS.map(|count| {
-                let mut sum = values(ring.rank(), count);
-                ring.all_reduce_sum(&mut sum).unwrap();
-                sum
-            })
+fn a_lost_peer_ends_the_ring_for_everyone_at_once() {
+    for ranks in [2, 3, 8] {
+        let begun = Instant::now();
+        let endings = in_ring(ranks, |ring| {
+            if ring.rank() == 1 {
+                return None;
+            }
+            let mut sum = vec![1.0; 100_000];
+            loop {
+                if let Err(error) = ring.all_reduce_sum(&mut sum) {
+                    return Some(error);
+                }
+            }
         });
-        for (which, count) in COUNTS.into_iter().enumerate() {
-            let all: Vec<_> = (0..sums.len()).map(|rank| values(rank, count)).collect();
-            for (at, sum) in sums[0][which].iter().enumerate() {
-                let expected: f64 = all.iter().map(|own| f64::from(own[at])).sum();
-                assert!((f64::from(*sum) - expected).abs() < 1e-5, "{ranks} ranks, {count}, {at}");
-            }
-            let bits = |sum: &[f32]| sum.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
-            for other in &sums[1..] {
-                assert_eq!(bits(&other[which]), bits(&sums[0][which]), "{ranks} ranks, {count}");
-            }
-        }
+        let is_lost = |ending: &Option<CollectiveError>| {
+            ending.as_ref().is_none_or(|it| matches!(it, CollectiveError::PeerLost { .. }))
+        };
+        assert!(endings.iter().all(is_lost), "{endings:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     }
 }
 
 #[test]
-fn a_gather_orders_the_parts_by_rank() {
-    for ranks in 2..=4 {
-        let gathered = in_ring(ranks, |ring| {
-            COUNTS.map(|count| {
-                let mut all = vec![7.0];
-                ring.all_gather(&values(ring.rank(), count), &mut all).unwrap();
-                all
-            })
-        });
-        for (which, count) in COUNTS.into_iter().enumerate() {
-            let expected: Vec<f32> =
-                (0..gathered.len()).flat_map(|rank| values(rank, count)).collect();
-            assert!(gathered.iter().all(|all| all[which] == expected), "{ranks} ranks, {count}");
-        }
-    }
-}
-
-#[test]
-fn a_broadcast_reaches_everyone_from_any_root() {
-    for ranks in 2..=4 {
-        for root in 0..usize::try_from(ranks).unwrap() {
-            let heard = in_ring(ranks, |ring| {
-                COUNTS.map(|count| {
-                    let mut own = values(ring.rank(), count);
-                    ring.broadcast(root, &mut own).unwrap();
-                    own
-                })
-            });
-            for (which, count) in COUNTS.into_iter().enumerate() {
-                assert!(heard.iter().all(|own| own[which] == values(root, count)));
-            }
-        }
-    }
-}
-
-#[test]
-fn a_lost_peer_ends_the_ring_for_everyone() {
+fn who_waits_for_a_peer_that_stands_still_can_be_called_off() {
+    let is_over = AtomicBool::new(false);
     let endings = in_ring(3, |ring| {
         if ring.rank() == 1 {
+            // It stands still, and holds its connections.
+            while !is_over.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
             return None;
         }
-        let mut sum = vec![1.0; 1_000_000];
-        loop {
-            if let Err(error) = ring.all_reduce_sum(&mut sum) {
-                return Some(error);
-            }
-        }
+        let aborter = ring.aborter();
+        let ending = thread::scope(|scope| {
+            let waiting = scope.spawn(|| ring.all_reduce_sum(&mut [1.0; 1_000]));
+            aborter.abort();
+            let begun = Instant::now();
+            let ending = waiting.join().unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(2));
+            ending
+        });
+        is_over.store(true, Ordering::Relaxed);
+        Some(ending)
     });
-    let lost =
-        |ending: &Option<CollectiveError>| matches!(ending, Some(CollectiveError::PeerLost { .. }));
-    assert!(lost(&endings[0]) && lost(&endings[2]), "{endings:?}");
+    for ending in [&endings[0], &endings[2]] {
+        // The first to be called off takes its neighbour with it.
+        let is_off = matches!(
+            ending,
+            Some(Err(CollectiveError::Aborted | CollectiveError::PeerLost { .. }))
+        );
+        assert!(is_off, "{endings:?}");
+    }
 }
 
 #[test]
@@ -136,18 +124,84 @@ fn ranks_with_different_lengths_notice() {
 }
 
 #[test]
-fn a_stranger_and_another_incarnation_are_refused_and_the_gang_still_meets() {
+fn a_rank_that_makes_another_call_than_its_peers_is_told_from_one_that_is_in_step() {
+    let endings =
+        in_ring(
+            3,
+            |ring| {
+                if ring.rank() == 1 { ring.broadcast(0, &mut [0.0]) } else { ring.barrier() }
+            },
+        );
+    assert!(endings.iter().all(Result::is_err), "{endings:?}");
+    let text = format!("{endings:?}");
+    assert!(text.contains("was due"), "{text}");
+}
+
+/// Passes on what comes from a caller, with one bit of byte `at` turned, if there is such a byte.
+fn noisy_line(to: String, at: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let (mut from, _) = listener.accept().unwrap();
+        let mut to = TcpStream::connect(to).unwrap();
+        let (mut back, mut answers) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        let (mut passed, mut buffer) = (0, [0; 4_096]);
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            if (passed..passed + count).contains(&at) {
+                buffer[at - passed] ^= 0x10;
+            }
+            passed += count;
+            if to.write_all(&buffer[..count]).is_err() {
+                return;
+            }
+        }
+    });
+    address
+}
+
+#[test]
+fn one_bit_that_turns_on_the_way_is_noticed() {
+    use super::handshake::{Purpose, admit, introduce};
+    use super::transfer::{Neighbours, Wire};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let line = noisy_line(listener.local_addr().unwrap().to_string(), 100_000);
+    // Both ends of one rank's wires, so that it is its own neighbour over the noisy line.
+    let (next, prev) = thread::scope(|scope| {
+        let prev = scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            let caller = admit(&mut stream, &place(0, 2), &secret()).unwrap();
+            Wire { rank: caller.place.rank, stream, seed: caller.seed }
+        });
+        let mut stream = TcpStream::connect(line).unwrap();
+        let patience = patience(20_000);
+        let seed = introduce(&mut stream, &place(1, 2), Purpose::Ring, &secret(), &patience);
+        (Wire { rank: 0, stream, seed: seed.unwrap() }, prev.join().unwrap())
+    });
+    let mut both = Neighbours::new(next, prev, Duration::from_secs(20)).unwrap();
+    let (sent, mut came) = (vec![7; 50_000], vec![0; 50_000]);
+    both.exchange(&sent, &mut came).unwrap();
+    assert_eq!(came, sent);
+    let damaged = both.exchange(&sent, &mut came);
+    assert!(matches!(damaged, Err(CollectiveError::Damaged { peer: 1 })), "{damaged:?}");
+}
+
+#[test]
+fn a_stranger_another_incarnation_and_an_impostor_are_refused_and_the_gang_still_meets() {
     let meeting = Meeting::listen("127.0.0.1:0").unwrap();
     let address = meeting.address().to_string();
     thread::scope(|scope| {
-        let host = scope.spawn(|| meeting.host(&place(0, 2), &patience(20_000)));
+        let host = scope.spawn(|| meeting.host(&place(0, 2), &secret(), &patience(20_000)));
         let mut stranger = TcpStream::connect(&address).unwrap();
         stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
         assert_eq!(stranger.read(&mut [0; 16]).unwrap_or(0), 0, "a stranger was answered");
         let zombie = Place { fence: "clipart/seed#2".to_owned(), ..place(1, 2) };
-        let refused = join(&address, &zombie, &patience(20_000));
+        let refused = join(&address, &zombie, &secret(), &patience(20_000));
         assert!(matches!(refused, Err(MeetError::Refused { .. })), "{refused:?}");
-        let mut ring = join(&address, &place(1, 2), &patience(20_000)).unwrap();
+        let guess = Secret::of(&Rendezvous::new("a:1", "open barley"));
+        let refused = join(&address, &place(1, 2), &guess, &patience(20_000));
+        assert!(matches!(refused, Err(MeetError::Impostor { .. })), "{refused:?}");
+        let mut ring = join(&address, &place(1, 2), &secret(), &patience(20_000)).unwrap();
         let mut host = host.join().unwrap().unwrap();
         let waiting = scope.spawn(move || host.barrier());
         ring.barrier().unwrap();
@@ -156,9 +210,30 @@ fn a_stranger_and_another_incarnation_are_refused_and_the_gang_still_meets() {
 }
 
 #[test]
+fn a_caller_that_knows_the_place_and_not_the_secret_is_not_let_in() {
+    use super::handshake::admit;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::scope(|scope| {
+        let admitted = scope.spawn(|| {
+            let (mut stream, _) = listener.accept().unwrap();
+            admit(&mut stream, &place(0, 2), &secret()).map(|_| ())
+        });
+        let mut stream = TcpStream::connect(address).unwrap();
+        let hello = format!(
+            "{}\n\"{}\"\n",
+            r#"{"protocol":"clade-ring/2","place":{"fence":"clipart/seed#3","rank":1,"ranks":2},"purpose":"ring","nonce":"1"}"#,
+            "00".repeat(32)
+        );
+        stream.write_all(hello.as_bytes()).unwrap();
+        assert!(admitted.join().unwrap().is_err());
+    });
+}
+
+#[test]
 fn a_rank_that_never_comes_is_named() {
     let meeting = Meeting::listen("127.0.0.1:0").unwrap();
-    let alone = meeting.host(&place(0, 3), &patience(50));
+    let alone = meeting.host(&place(0, 3), &secret(), &patience(50));
     let Err(MeetError::Timeout { missing, .. }) = alone else { panic!("{alone:?}") };
     assert_eq!(missing, [1, 2]);
 }
@@ -170,8 +245,8 @@ fn a_rank_that_is_to_stop_waits_no_longer_for_its_gang() {
     let meeting = Meeting::listen("127.0.0.1:0").unwrap();
     let address = meeting.address().to_string();
     thread::scope(|scope| {
-        let host = scope.spawn(|| meeting.host(&place(0, 3), &waiting));
-        let guest = scope.spawn(|| join(&address, &place(1, 3), &waiting));
+        let host = scope.spawn(|| meeting.host(&place(0, 3), &secret(), &waiting));
+        let guest = scope.spawn(|| join(&address, &place(1, 3), &secret(), &waiting));
         stop.store(true, Ordering::Relaxed);
         assert!(matches!(host.join().unwrap(), Err(MeetError::Stopped)));
         assert!(matches!(guest.join().unwrap(), Err(MeetError::Stopped)));

@@ -1,22 +1,35 @@
 //! Sending to the successor and receiving from the predecessor at the same time.
 //!
 //! Both sockets are non-blocking and waited for together, so a ring whose members all send at
-//! once cannot lock up, however large the buffers. Numbers travel in the machine's byte order,
-//! which is little-endian everywhere Clade runs.
+//! once cannot lock up, however large the buffers. Whatever is sent at once is followed by its digest,
+//! XXH3 seeded by the connection's secret and by how many came before: damage, repetition and words out of
+//! turn are told from what was meant. Numbers travel in the machine's byte order, which is little-endian
+//! everywhere Clade runs.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clade_model::collective::CollectiveError;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{setsockopt, sockopt};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::patience::LOOK_UP;
 
 #[cfg(target_endian = "big")]
 compile_error!("the ring exchanges numbers in little-endian order");
+
+/// A neighbour's machine that acknowledges nothing for so long is gone: a little later than its agent would
+/// be declared lost, since a network that comes back within that time is to cost nothing.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+/// How often a machine that has nothing to say is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+const DIGEST_BYTES: usize = 8;
 
 /// The time that one rank of a ring has waited for others.
 #[derive(Clone, Debug, Default)]
@@ -34,78 +47,165 @@ impl Waited {
     }
 }
 
+/// A connection to one neighbour that has proved itself.
+#[derive(Debug)]
+pub(super) struct Wire {
+    pub(super) rank: u32,
+    pub(super) stream: TcpStream,
+    /// Of the digests.
+    pub(super) seed: u64,
+}
+
+/// Ends an exchange from another thread, within a moment.
+#[derive(Clone, Debug, Default)]
+pub struct Aborter(Arc<AtomicBool>);
+
+impl Aborter {
+    pub fn abort(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_aborted(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Two neighbours: one listens to us, we listen to the other.
 #[derive(Debug)]
 pub(super) struct Neighbours {
-    pub(super) next_rank: usize,
-    pub(super) prev_rank: usize,
-    next: TcpStream,
-    prev: TcpStream,
+    next: Link,
+    prev: Link,
     patience: Duration,
     pub(super) waited: Waited,
+    pub(super) aborter: Aborter,
+}
+
+/// One of them.
+#[derive(Debug)]
+struct Link {
+    rank: usize,
+    stream: TcpStream,
+    /// Of the next digest.
+    seed: u64,
+}
+
+impl Link {
+    fn new(Wire { rank, stream, seed }: Wire) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+        setsockopt(&stream, sockopt::KeepAlive, &true)?;
+        setsockopt(&stream, sockopt::TcpKeepIdle, &seconds(ASK_EVERY))?;
+        setsockopt(&stream, sockopt::TcpKeepInterval, &seconds(ASK_EVERY))?;
+        setsockopt(&stream, sockopt::TcpKeepCount, &seconds(GONE_AFTER))?;
+        setsockopt(&stream, sockopt::TcpUserTimeout, &millis(GONE_AFTER))?;
+        let rank = usize::try_from(rank).expect("a u32 fits in usize");
+        Ok(Self { rank, stream, seed })
+    }
+
+    fn lost(&self, source: io::Error) -> CollectiveError {
+        CollectiveError::PeerLost { peer: self.rank, source: Some(Box::new(source)) }
+    }
+
+    /// The digest that goes with the next message.
+    fn digest(&mut self, message: &[u8]) -> [u8; DIGEST_BYTES] {
+        let digest = xxh3_64_with_seed(message, self.seed);
+        self.seed = self.seed.wrapping_add(1);
+        digest.to_le_bytes()
+    }
 }
 
 impl Neighbours {
-    pub(super) fn new(
-        (next_rank, next): (usize, TcpStream),
-        (prev_rank, prev): (usize, TcpStream),
-        patience: Duration,
-    ) -> io::Result<Self> {
-        for stream in [&next, &prev] {
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-        }
-        let waited = Waited::default();
-        Ok(Self { next_rank, prev_rank, next, prev, patience, waited })
+    pub(super) fn new(next: Wire, prev: Wire, patience: Duration) -> io::Result<Self> {
+        let (waited, aborter) = Default::default();
+        Ok(Self { next: Link::new(next)?, prev: Link::new(prev)?, patience, waited, aborter })
     }
 
-    /// Sends all of `out` to the successor while filling `into` from the predecessor.
+    pub(super) const fn next_rank(&self) -> usize {
+        self.next.rank
+    }
+
+    pub(super) const fn prev_rank(&self) -> usize {
+        self.prev.rank
+    }
+
+    /// Sends all of `out` to the successor while filling `into` from the predecessor; both know how
+    /// much that is.
     pub(super) fn exchange(&mut self, out: &[u8], into: &mut [u8]) -> Result<(), CollectiveError> {
+        let (to_send, to_receive) = (whole(out.len()), whole(into.len()));
+        let digest = if to_send > 0 { self.next.digest(out) } else { [0; DIGEST_BYTES] };
+        let mut theirs = [0; DIGEST_BYTES];
         let (mut sent, mut received) = (0, 0);
         let mut moved_at = Instant::now();
-        while sent < out.len() || received < into.len() {
+        while sent < to_send || received < to_receive {
             let mut moved = 0;
-            if sent < out.len() {
-                let count = attempt(|| self.next.write(&out[sent..]));
-                moved += count.map_err(|source| lost(self.next_rank, source))?;
+            if sent < to_send {
+                let (head, tail) = rest(out, &digest, sent);
+                let parts = [IoSlice::new(head), IoSlice::new(tail)];
+                let count = attempt(|| self.next.stream.write_vectored(&parts));
+                moved += count.map_err(|source| self.next.lost(source))?;
                 sent += moved;
             }
-            if received < into.len() {
-                let count = attempt(|| self.prev.read(&mut into[received..]));
-                let count = count.map_err(|source| lost(self.prev_rank, source))?;
+            if received < to_receive {
+                let count = attempt(|| {
+                    let at = received.min(into.len());
+                    let head = IoSliceMut::new(&mut into[at..]);
+                    let tail = IoSliceMut::new(&mut theirs[received - at..]);
+                    self.prev.stream.read_vectored(&mut [head, tail])
+                });
+                let count = count.map_err(|source| self.prev.lost(source))?;
                 moved += count;
                 received += count;
             }
             if moved > 0 {
                 moved_at = Instant::now();
             } else {
-                self.wait(sent < out.len(), received < into.len(), moved_at)?;
+                self.wait(sent < to_send, received < to_receive, moved_at)?;
             }
+        }
+        if to_receive > 0 && self.prev.digest(into) != theirs {
+            return Err(CollectiveError::Damaged { peer: self.prev.rank });
         }
         Ok(())
     }
 
     fn wait(&self, to_send: bool, to_receive: bool, since: Instant) -> Result<(), CollectiveError> {
-        let peer = if to_receive { self.prev_rank } else { self.next_rank };
+        let link = if to_receive { &self.prev } else { &self.next };
         let waited = since.elapsed();
         let Some(left) = self.patience.checked_sub(waited).filter(|left| !left.is_zero()) else {
-            return Err(CollectiveError::Timeout { peer, waited });
+            return Err(CollectiveError::Timeout { peer: link.rank, waited });
         };
         let mut sockets = Vec::with_capacity(2);
         if to_send {
-            sockets.push(PollFd::new(self.next.as_fd(), PollFlags::POLLOUT));
+            sockets.push(PollFd::new(self.next.stream.as_fd(), PollFlags::POLLOUT));
         }
         if to_receive {
-            sockets.push(PollFd::new(self.prev.as_fd(), PollFlags::POLLIN));
+            sockets.push(PollFd::new(self.prev.stream.as_fd(), PollFlags::POLLIN));
         }
         let begun = Instant::now();
-        let polled = poll(&mut sockets, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        let look_up = PollTimeout::try_from(left.min(LOOK_UP)).unwrap_or(PollTimeout::ZERO);
+        let polled = poll(&mut sockets, look_up);
         self.waited.add(begun.elapsed());
+        if self.aborter.is_aborted() {
+            return Err(CollectiveError::Aborted);
+        }
         match polled {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(errno) => Err(lost(peer, errno.into())),
+            Err(errno) => Err(link.lost(errno.into())),
         }
     }
+}
+
+/// Bytes of a message with its digest; an empty one is none.
+const fn whole(message: usize) -> usize {
+    if message == 0 { 0 } else { message + DIGEST_BYTES }
+}
+
+/// What of a message and its digest is left to send.
+fn rest<'a>(message: &'a [u8], digest: &'a [u8], sent: usize) -> (&'a [u8], &'a [u8]) {
+    let at = sent.min(message.len());
+    (&message[at..], &digest[sent - at..])
 }
 
 /// Bytes moved: 0 if the socket is not ready; the end of a stream is an error here.
@@ -120,8 +220,4 @@ fn attempt(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
         }
         Err(error) => Err(error),
     }
-}
-
-fn lost(peer: usize, source: io::Error) -> CollectiveError {
-    CollectiveError::PeerLost { peer, source: Some(Box::new(source)) }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clade_core::ids::{Digest, Step};
 use clade_core::job::{Failure, Outcome};
+use clade_core::rendezvous::Rendezvous;
 
 use super::busy::Busy;
 use super::rate::Rate;
@@ -40,7 +41,7 @@ pub struct Uplink {
     units: Arc<AtomicU64>,
     progress: Mutex<Progress>,
     has_agent: bool,
-    rendezvous: Mutex<Option<String>>,
+    rendezvous: Mutex<Option<Rendezvous>>,
     rendezvous_heard: Condvar,
     stop: Arc<AtomicBool>,
 }
@@ -80,18 +81,23 @@ impl Uplink {
         self.stop.swap(true, Ordering::Relaxed)
     }
 
-    pub(super) fn heard_rendezvous(&self, address: String) {
+    pub(super) fn heard_rendezvous(&self, address: Rendezvous) {
         *locked(&self.rendezvous) = Some(address);
         self.rendezvous_heard.notify_all();
     }
 
+    /// Whether an agent listens, and not a person.
+    pub const fn has_agent(&self) -> bool {
+        self.has_agent
+    }
+
     /// Tells where this rank 0 listens.
-    pub fn post_rendezvous(&self, address: String) {
+    pub fn post_rendezvous(&self, address: Rendezvous) {
         self.say(FromRank::Rendezvous(address));
     }
 
     /// Waits to be told where rank 0 listens.
-    pub fn await_rendezvous(&self, patience: Duration) -> Result<String, Ending> {
+    pub fn await_rendezvous(&self, patience: Duration) -> Result<Rendezvous, Ending> {
         if !self.has_agent {
             let message = "a gang by hand needs `rendezvous: 127.0.0.1:<port>` in the job file of \
                            each of its ranks";
@@ -193,7 +199,7 @@ fn tell_person(message: &FromRank) {
     match message {
         // The outcome is printed, and whoever wrote a checkpoint has logged it.
         FromRank::Alive { .. } | FromRank::Outcome(_) | FromRank::Checkpoint { .. } => (),
-        FromRank::Rendezvous(address) => tracing::info!(address, "listening for the gang"),
+        FromRank::Rendezvous(address) => tracing::info!(?address, "listening for the gang"),
         FromRank::Progress { done, total, rate, loss, busy_ms: _ } => match loss {
             Some(loss) => tracing::info!("{done} of {total}, {rate:.1}/s, loss {loss:.4}"),
             None => tracing::info!("{done} of {total}, {rate:.1}/s"),

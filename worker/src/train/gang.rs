@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clade_core::job::Failure;
+use clade_core::rendezvous::Rendezvous;
 use clade_model::collective::{Collective, CollectiveError, Solo};
 use clade_model::device::{self, Placement, Precision};
 
-use crate::collective::{MeetError, Meeting, Patience, Place, Waited, join};
+use crate::collective::{MeetError, Meeting, Patience, Place, Secret, Waited, join};
 use crate::context::{Context, Ending};
 use crate::rank::Uplink;
 
@@ -38,17 +39,20 @@ impl Gang {
         let place = Place { fence: job.fence().to_string(), rank, ranks: job.ranks };
         let patience = Patience::new(MEETING_PATIENCE, Arc::clone(&context.stop));
         let ring = if rank == 0 {
-            let address = job.rendezvous.as_deref().unwrap_or("127.0.0.1:0");
-            Meeting::listen(address).and_then(|meeting| {
-                uplink.post_rendezvous(meeting.address().to_string());
-                meeting.host(&place, &patience)
+            let given = job.rendezvous.clone().unwrap_or_else(|| "127.0.0.1:0".into());
+            // By hand the secret is what the job files say; an agent's gang gets a fresh one.
+            let secret = if uplink.has_agent() { Secret::draw() } else { Secret::of(&given) };
+            Meeting::listen(given.address()).and_then(|meeting| {
+                let address = meeting.address().to_string();
+                uplink.post_rendezvous(Rendezvous::new(&address, secret.as_str()));
+                meeting.host(&place, &secret, &patience)
             })
         } else {
-            let address = match &job.rendezvous {
-                Some(address) => address.clone(),
+            let meets = match &job.rendezvous {
+                Some(meets) => meets.clone(),
                 None => uplink.await_rendezvous(MEETING_PATIENCE)?,
             };
-            join(&address, &place, &patience)
+            join(meets.address(), &place, &Secret::of(&meets), &patience)
         };
         let ring = ring.map_err(|error| not_met(rank, &error))?;
         tracing::info!(rank, ranks = job.ranks, "the gang has met");
@@ -126,7 +130,7 @@ impl Gang {
                 tracing::warn!(rank, %error, cause = ?source, "the gang is broken");
                 Failure::PeerLost { rank }.into()
             }
-            CollectiveError::Timeout { .. } => {
+            CollectiveError::Timeout { .. } | CollectiveError::Damaged { .. } => {
                 tracing::warn!(rank, %error, "the gang is broken");
                 Failure::PeerLost { rank }.into()
             }
@@ -143,7 +147,7 @@ fn not_met(rank: u32, error: &MeetError) -> Ending {
     match error {
         MeetError::Stopped => Ending::Stopped,
         MeetError::Timeout { .. } | MeetError::Peer { .. } => Failure::PeerLost { rank }.into(),
-        MeetError::Bind { .. } | MeetError::Refused { .. } => {
+        MeetError::Bind { .. } | MeetError::Refused { .. } | MeetError::Impostor { .. } => {
             Failure::Launch { rank, message: error.to_string() }.into()
         }
     }

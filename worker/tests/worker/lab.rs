@@ -108,7 +108,7 @@ spec:
     pub(crate) fn gang(&self, job: &JobFile, ranks: u32) -> Vec<JobFile> {
         // Taken by the kernel and given back at once: free, and not handed out again soon.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let rendezvous = Some(free.local_addr().unwrap().to_string());
+        let rendezvous = Some(free.local_addr().unwrap().to_string().into());
         (0..ranks)
             .map(|rank| JobFile { rank, ranks, rendezvous: rendezvous.clone(), ..job.clone() })
             .collect()
