@@ -15,6 +15,8 @@ use crate::ids::{
 use crate::job::{Failure, Outcome};
 use crate::spec::RunSpec;
 
+mod broken;
+mod broken_seats;
 mod ends;
 mod pace;
 mod parts;

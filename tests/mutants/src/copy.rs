@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use crate::plant::{self, Mutant};
@@ -46,27 +46,29 @@ impl Copy {
     pub(crate) fn new(root: &Path, place: &Path) -> anyhow::Result<Self> {
         // Always the same place: cargo would build everything anew in another.
         let to = place.join("source");
-        if to.exists() {
-            fs::remove_dir_all(&to)?;
-        }
+        let rewritten = sources(root, Path::new(SCHEDULE))?.into_iter().map(|it| to.join(it));
+        let rewritten: Vec<PathBuf> = rewritten.chain([to.join("core/src/lib.rs")]).collect();
         for it in ["Cargo.lock", "core", "tests/sim", "deploy/demo/run.yaml"] {
-            copy_all(&root.join(it), &to.join(it))?;
+            copy_all(&root.join(it), &to.join(it), &rewritten)?;
         }
         let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
         let members = "members = [\"core\", \"tests/sim\"]";
         let few = |line| if str::starts_with(line, "members = ") { members } else { line };
         let manifest: Vec<&str> = manifest.lines().map(few).collect();
-        fs::write(to.join("Cargo.toml"), manifest.join("\n"))?;
+        write(&to.join("Cargo.toml"), manifest.join("\n").as_bytes())?;
         let library = fs::read_to_string(root.join("core/src/lib.rs"))?;
         let library = format!("#![allow(warnings)]\n{library}\nmod mutants;\n");
-        fs::write(to.join("core/src/lib.rs"), library)?;
-        fs::write(to.join("core/src/mutants.rs"), SWITCH)?;
+        write(&to.join("core/src/lib.rs"), library.as_bytes())?;
+        write(&to.join("core/src/mutants.rs"), SWITCH.as_bytes())?;
         let (root, place) = (root.to_owned(), place.to_owned());
         Ok(Self { root, place, mutants: vec![], refused: BTreeSet::new() })
     }
 
-    /// Builds the copy, leaving out mutants that do not build until the rest does.
-    pub(crate) fn build(&mut self) -> anyhow::Result<Built> {
+    /// Builds the copy, leaving out mutants that do not build until the rest does; `refused` are known.
+    pub(crate) fn build(&mut self, refused: &BTreeSet<&str>) -> anyhow::Result<Built> {
+        self.list()?;
+        let known = (0..).zip(&self.mutants).filter(|(_, it)| refused.contains(&*it.name));
+        self.refused = known.map(|(id, _)| id).collect();
         let tests = ["test", "--no-run", "--package", "clade-core", "--lib"];
         let simulation = ["build", "--package", "clade-sim", "--bins"];
         Ok(Built { tests: self.build_one(&tests)?, simulation: self.build_one(&simulation)? })
@@ -105,20 +107,26 @@ impl Copy {
 
     /// Writes every file of the scheduler with its mutants; returns the text of each.
     fn plant(&mut self) -> anyhow::Result<BTreeMap<String, String>> {
+        let texts = self.list()?;
+        for (file, text) in &texts {
+            write(&self.place.join("source").join(file), text.as_bytes())?;
+        }
+        Ok(texts)
+    }
+
+    /// Every file of the scheduler with its mutants.
+    fn list(&mut self) -> anyhow::Result<BTreeMap<String, String>> {
         self.mutants.clear();
-        let mut written = BTreeMap::new();
+        let mut texts = BTreeMap::new();
         for file in sources(&self.root, Path::new(SCHEDULE))? {
             let text = fs::read_to_string(self.root.join(&file))?;
             let planted = plant::plant(&file, &text, &self.refused, &mut self.mutants)
                 .with_context(|| file.clone())?;
-            let to = self.place.join("source").join(&file);
-            if fs::read_to_string(&to)? != planted {
-                fs::write(to, &planted)?;
-            }
-            written.insert(file, planted);
+            texts.insert(file, planted);
         }
-        crate::check_unique(&self.mutants)?;
-        Ok(written)
+        let names: BTreeSet<&str> = self.mutants.iter().map(|it| &*it.name).collect();
+        ensure!(names.len() == self.mutants.len(), "two mutants have one name");
+        Ok(texts)
     }
 }
 
@@ -157,16 +165,26 @@ fn sources(root: &Path, folder: &Path) -> anyhow::Result<Vec<String>> {
     Ok(files)
 }
 
-fn copy_all(from: &Path, to: &Path) -> anyhow::Result<()> {
-    if !from.is_dir() {
-        let Some(folder) = to.parent() else { bail!("{} lies nowhere", to.display()) };
-        fs::create_dir_all(folder)?;
-        fs::copy(from, to)?;
+/// Copies a file or a folder, but what is written there otherwise.
+fn copy_all(from: &Path, to: &Path, but: &[PathBuf]) -> anyhow::Result<()> {
+    if but.iter().any(|it| it == to) {
         return Ok(());
+    }
+    if !from.is_dir() {
+        return write(to, &fs::read(from)?);
     }
     for entry in fs::read_dir(from)? {
         let name = entry?.file_name();
-        copy_all(&from.join(&name), &to.join(&name))?;
+        copy_all(&from.join(&name), &to.join(&name), but)?;
     }
     Ok(())
+}
+
+/// Leaves a file alone that is as it should be: cargo goes by its time.
+fn write(to: &Path, text: &[u8]) -> anyhow::Result<()> {
+    if fs::read(to).is_ok_and(|it| it == text) {
+        return Ok(());
+    }
+    fs::create_dir_all(to.parent().context("a file lies in a folder")?)?;
+    Ok(fs::write(to, text)?)
 }

@@ -16,7 +16,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
 
 use crate::copy::Copy;
@@ -51,9 +51,10 @@ fn main() -> anyhow::Result<()> {
         return Ok(());
     }
     let mut copy = Copy::new(&root, &place)?;
-    let built = copy.build()?;
-    println!("{} mutants, {} of them do not build", copy.mutants.len(), copy.refused.len());
     let mut known = tried(&results)?;
+    let unbuilt = known.values().filter(|it| it.outcome == Outcome::Unbuilt);
+    let built = copy.build(&unbuilt.map(|it| &*it.name).collect())?;
+    println!("{} mutants, {} of them do not build", copy.mutants.len(), copy.refused.len());
     let names: BTreeSet<&String> = copy.mutants.iter().map(|it| &it.name).collect();
     known.retain(|name, _| names.contains(name));
 
@@ -67,13 +68,14 @@ fn main() -> anyhow::Result<()> {
     for (id, mutant) in (0..).zip(&copy.mutants) {
         let survived = |it: &Trial| it.outcome == Outcome::Survived;
         let is_known = known.get(&mutant.name).is_some_and(|it| !options.again || !survived(it));
-        if is_known || !mutant.name.contains(&options.only) {
+        let trial = if is_known {
             continue;
-        }
-        let trial = if copy.refused.contains(&id) {
+        } else if copy.refused.contains(&id) {
             Trial { name: mutant.name.clone(), outcome: Outcome::Unbuilt, by: String::new() }
-        } else {
+        } else if mutant.name.contains(&options.only) {
             trials.try_out(id, &mutant.name)?
+        } else {
+            continue;
         };
         tell(&trial)?;
         known.insert(mutant.name.clone(), trial);
@@ -111,11 +113,4 @@ fn report(trials: &BTreeMap<String, Trial>) {
     for trial in trials.values().filter(|it| it.outcome == Outcome::Survived) {
         println!("survived: {}", trial.name);
     }
-}
-
-/// The mutants of a file, by the order in which they are planted.
-fn check_unique(mutants: &[plant::Mutant]) -> anyhow::Result<()> {
-    let names: BTreeSet<&String> = mutants.iter().map(|it| &it.name).collect();
-    ensure!(names.len() == mutants.len(), "two mutants have one name");
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// `expert-0` at `w1` and `w2`, `expert-1` at `w3` and `w4`.
-fn seated() -> Script {
+pub(super) fn seated() -> Script {
     let mut script = Script::trained_seed();
     for worker in ["w1", "w2", "w3", "w4"] {
         script.join(worker);
