@@ -18,6 +18,7 @@ use crate::spec::RunSpec;
 mod broken;
 mod broken_seats;
 mod ends;
+mod kept;
 mod pace;
 mod parts;
 mod placing;
