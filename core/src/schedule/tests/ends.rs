@@ -48,6 +48,31 @@ fn a_model_given_up_stops_no_other_and_leaves_its_run_active() {
 }
 
 #[test]
+fn a_model_given_up_ends_no_run_in_which_another_can_go_on() {
+    // Two seats: `expert-1` has waited for them.
+    let mut script = Script::trained_seed();
+    script.attach("w1", 2, vec![]);
+    let failure = Failure::Config { message: "no such optimizer".into() };
+    script.exit("expert-0#1", 0, Outcome::Failed(failure));
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", None);
+    assert_eq!(*script.run_phase(), RunPhase::Active);
+    assert!(matches!(script.work("expert-1").phase, Phase::Running(_)));
+}
+
+#[test]
+fn a_model_whose_ranks_end_before_its_last_checkpoint_is_not_done() {
+    let mut script = seated();
+    script.commit("expert-0#1", 431);
+    script.exit("expert-0#1", 0, done());
+    script.exit("expert-0#1", 1, done());
+    script.inspected("expert-0#1", None);
+    let model = script.work("expert-0");
+    assert!(matches!(model.phase, Phase::Backoff { .. }), "{:?}", model.phase);
+    assert!(matches!(model.last_failure, Some(Failure::Crashed { .. })));
+}
+
+#[test]
 fn the_next_gang_avoids_the_node_of_the_rank_whose_failure_tells_most() {
     let storage = || Outcome::Failed(Failure::Storage { message: "503".into() });
     let peer = |rank| Outcome::Failed(Failure::PeerLost { rank });
@@ -161,7 +186,7 @@ fn however_many_ranks_end_with_many_words_their_gang_fits_a_stored_object() {
     ]));
     script.attach("w1", 700, vec![]);
     let words = |rank: u32| Outcome::Failed(Failure::Crashed { rank, message: "é".repeat(1000) });
-    for rank in 0..699 {
+    for rank in (1..699).chain([0]) {
         script.exit("expert-0#1", rank, words(rank));
     }
     let gang = script.work("expert-0").gang().unwrap();
@@ -169,6 +194,9 @@ fn however_many_ranks_end_with_many_words_their_gang_fits_a_stored_object() {
     let bytes: usize = gang.exited.values().map(kept).sum();
     assert_eq!(gang.exited.len(), 699);
     assert!(bytes < 200_000, "{bytes} bytes");
-    // The first ones are told in full, rank 0 among them.
-    assert_eq!(gang.exited[&0], words(0));
+    // The first ones are told in full, and rank 0 whenever it ends.
+    for rank in [0, 1, 16] {
+        assert_eq!(gang.exited[&rank], words(rank));
+    }
+    assert_ne!(gang.exited[&17], words(17));
 }

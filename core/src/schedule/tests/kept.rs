@@ -21,7 +21,7 @@ impl Default for Waits {
 }
 
 /// Gives a run's models and jobs the look of one whose seed waits.
-fn seed_waits(script: &mut Script, run: &str) {
+pub(super) fn seed_waits(script: &mut Script, run: &str) {
     let run = script.state.runs.get_mut(&run.parse().unwrap()).unwrap();
     for (id, work) in &mut run.works {
         if id.model().is_none() {
@@ -73,7 +73,7 @@ impl Script {
         self.told.matches("start short/").count()
     }
 
-    fn apply(&mut self, name: &str, priority: i32, others: &[(&str, &str)]) {
+    pub(super) fn apply(&mut self, name: &str, priority: i32, others: &[(&str, &str)]) {
         let (name, gangs) = (format!("name: {name}"), format!("  priority: {priority}\n  gangs:"));
         let changes = [&[("name: clipart", &*name), ("  gangs:", &gangs)], others].concat();
         self.event(Event::Applied { spec: Box::new(spec_with(&changes)), tars: 1 });
