@@ -299,5 +299,20 @@ mod tests {
             gaps.add(Millis(if at == 7 { 20_000 } else { 1_000 }));
         }
         assert!(gaps.p99() < 2_000);
+        let mut gaps = Gaps::default();
+        for at in 0..100 {
+            gaps.add(Millis(if at == 7 { 20_000 } else { 1_000 }));
+        }
+        assert!(gaps.p99() < 2_000, "one in a hundred");
+    }
+
+    #[test]
+    fn a_millisecond_more_is_not_remarkable_however_short_the_steps_are() {
+        for (busy_us, lags) in [(3_000, None), (3_001, Some(50))] {
+            let mut seen = Seen::default();
+            assert_eq!(seen.lags(0, 2_000), None);
+            let told: Vec<_> = (0..10).filter_map(|_| seen.lags(1, busy_us)).collect();
+            assert_eq!(told, [lags]);
+        }
     }
 }

@@ -21,9 +21,11 @@ mod ends;
 mod homes;
 mod kept;
 mod leaving;
+mod names;
 mod pace;
 mod parts;
 mod placing;
+mod steps;
 mod trust;
 
 const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");

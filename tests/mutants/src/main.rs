@@ -31,7 +31,7 @@ struct Options {
     /// Worlds that the simulation plays for a mutant that the core's own tests do not notice.
     #[arg(long, default_value_t = 300)]
     seeds: u64,
-    /// Try again what survived.
+    /// Try again what survived, and what took too long: the machine may have been busy.
     #[arg(long)]
     again: bool,
     /// Only print what was found so far.
@@ -66,8 +66,8 @@ fn main() -> anyhow::Result<()> {
     };
     let trials = Trials::new(built, options.seeds)?;
     for (id, mutant) in (0..).zip(&copy.mutants) {
-        let survived = |it: &Trial| it.outcome == Outcome::Survived;
-        let is_known = known.get(&mutant.name).is_some_and(|it| !options.again || !survived(it));
+        let is_open = |it: &Trial| matches!(it.outcome, Outcome::Survived | Outcome::Timeout);
+        let is_known = known.get(&mutant.name).is_some_and(|it| !options.again || !is_open(it));
         let trial = if is_known {
             continue;
         } else if copy.refused.contains(&id) {

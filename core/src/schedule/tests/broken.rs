@@ -53,6 +53,7 @@ fn ran(work: &mut Work) {
 pub(super) fn holds(script: &Script, event: &Event, effects: &Effects, broken: Option<&str>) {
     let seen = violations(&About::of(event), effects, &script.state);
     let names: Vec<&str> = seen.iter().map(|it| it.invariant).collect();
+    assert!(broken.is_none_or(|it| invariants::names().any(|name| name == it)));
     match broken {
         None => assert_eq!(names, Vec::<&str>::new(), "{seen:?}"),
         Some(broken) => assert!(names.contains(&broken), "{seen:?}"),

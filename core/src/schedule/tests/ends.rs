@@ -45,6 +45,8 @@ fn a_model_given_up_stops_no_other_and_leaves_its_run_active() {
     assert!(matches!(script.work("expert-0").phase, Phase::Failed { .. }));
     assert!(matches!(script.work("expert-1").phase, Phase::Running(_)));
     assert_eq!(*script.run_phase(), RunPhase::Active);
+    assert_eq!(script.why("evaluate.1"), "cannot start: expert-0 has failed");
+    assert_eq!(script.why("evaluate.2"), "waits for expert-1");
 }
 
 #[test]
@@ -58,6 +60,54 @@ fn a_model_given_up_ends_no_run_in_which_another_can_go_on() {
     script.inspected("expert-0#1", None);
     assert_eq!(*script.run_phase(), RunPhase::Active);
     assert!(matches!(script.work("expert-1").phase, Phase::Running(_)));
+}
+
+#[test]
+fn a_model_given_up_ends_no_run_in_which_another_rests() {
+    let mut script = seated();
+    script.exit("expert-1#1", 0, crashed(0));
+    script.exit("expert-1#1", 1, crashed(1));
+    script.inspected("expert-1#1", None);
+    let failure = Failure::Config { message: "no such optimizer".into() };
+    script.exit("expert-0#1", 0, Outcome::Failed(failure));
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", None);
+    assert!(matches!(script.work("expert-1").phase, Phase::Backoff { .. }));
+    assert_eq!(*script.run_phase(), RunPhase::Active);
+}
+
+#[test]
+fn of_a_run_cancelled_and_applied_by_turns_the_last_word_counts() {
+    let mut script = Script::new();
+    let apply = || Event::Applied { spec: Box::new(spec()), tars: 1 };
+    let cancel = || Event::CancelRequested { run: "clipart".parse().unwrap() };
+    script.event(apply());
+    script.join("w1");
+    script.event(cancel());
+    script.event(apply());
+    let mut cancelled = script.clone();
+    cancelled.event(cancel());
+    cancelled.exit("index.0#1", 0, Outcome::Stopped);
+    assert_eq!(*cancelled.run_phase(), RunPhase::Cancelled);
+    // It fails meanwhile: whoever applied it knows better.
+    script.exit("index.0#1", 0, Outcome::Failed(Failure::Data { message: "bad".into() }));
+    assert_eq!(*script.run_phase(), RunPhase::Active);
+    assert!(matches!(script.work("index.0").phase, Phase::Running(_)));
+}
+
+#[test]
+fn what_is_said_again_after_a_gang_ended_is_known_and_what_is_new_is_refused() {
+    let mut script = seated();
+    script.commit("expert-0#1", 300);
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.told.clear();
+    script.commit("expert-0#1", 300);
+    script.check(&expect![[""]]);
+    script.commit("expert-0#1", 310);
+    script.check(&expect![[r#"
+        refuse w1 clipart/expert-0#1: no gang is seated
+    "#]]);
 }
 
 #[test]

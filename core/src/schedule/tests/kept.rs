@@ -149,6 +149,25 @@ fn seats_are_kept_only_for_who_could_be_seated_on_them() {
 }
 
 #[test]
+fn nobody_waits_behind_itself_or_behind_who_wants_other_devices() {
+    let mut script = Waits::default().script();
+    let why = |script: &Script, run: &str| {
+        let (run, seed) = (run.parse().unwrap(), WorkId::Model(ModelId::Seed));
+        why_waiting(&script.state, &run, seed, script.now).unwrap().to_string()
+    };
+    assert_eq!(why(&script, "wide"), "needs 4 seats, 3 free");
+    assert_eq!(script.why("expert-1"), "seed goes first");
+    script.attach_as(Offer { kind: "other".into(), ..offer("w3", 2) });
+    script.cordon("n3", false);
+    script.apply("picky", 0, &[("seed: {ranks: 2}", "seed: {requires: {gpu: other}, ranks: 2}")]);
+    seed_waits(&mut script, "picky");
+    assert_eq!(
+        why(&script, "picky"),
+        "needs 2 seats, 0 free; one node is cordoned or in quarantine"
+    );
+}
+
+#[test]
 fn jobs_go_before_models_of_their_priority_and_after_those_of_a_higher() {
     for (priority, at) in [(0, None), (1, None), (-1, Some("w1:0"))] {
         let mut script = Script::trained_seed();
