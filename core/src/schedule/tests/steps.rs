@@ -100,3 +100,36 @@ fn a_run_s_pace_is_kept_until_it_is_off_by_a_quarter() {
         assert_eq!(script.pace(), pace, "{at}");
     }
 }
+
+#[test]
+fn who_runs_is_watched_and_nobody_else_also_after_an_event_was_taken_back() {
+    let watched = |script: &Script| script.state.seen.keys().map(|(_, id)| *id).collect::<Vec<_>>();
+    let limits = Limits::default();
+    let mut script = Script::trained_seed();
+    script.join("w1");
+    let (worker, withdrawn, ranks) = (WorkerId("w2".into()), BTreeMap::new(), vec![]);
+    let joined = Event::WorkerAttached { worker, offer: offer("w2", 1), withdrawn, ranks };
+    let effects = step(&mut script.state, limits, script.now, joined);
+    assert_eq!(watched(&script), [WorkId::Model(ModelId::Expert(0))]);
+    undo(&mut script.state, &limits, effects);
+    assert_eq!(watched(&script), []);
+    script.join("w2");
+    let (worker, fence, outcome) = (WorkerId("w1".into()), fence_of("expert-0#1"), crashed(0));
+    let exited = Event::RankExited { worker, fence, rank: 0, outcome };
+    let effects = step(&mut script.state, limits, script.now, exited);
+    assert_eq!(watched(&script), []);
+    undo(&mut script.state, &limits, effects);
+    assert_eq!(watched(&script), [WorkId::Model(ModelId::Expert(0))]);
+}
+
+#[test]
+fn a_leader_that_read_the_state_under_its_own_term_still_waits_for_its_workers() {
+    let mut script = seated();
+    script.state.term = Term(2);
+    script.event(Event::TookLead { term: Term(2) });
+    script.event(Event::WorkerDetached { worker: WorkerId("w2".into()) });
+    script.at(7_500);
+    assert_eq!(script.state.workers.len(), 2);
+    script.at(8_000);
+    assert!(script.state.workers.is_empty());
+}
