@@ -51,14 +51,17 @@ fn a_model_given_up_stops_no_other_and_leaves_its_run_active() {
 
 #[test]
 fn a_model_given_up_ends_no_run_in_which_another_can_go_on() {
-    // Two seats: `expert-1` has waited for them.
+    // `expert-1` waits, and goes on waiting: the only node is closed.
     let mut script = Script::trained_seed();
     script.attach("w1", 2, vec![]);
+    script.cordon("n1", false);
     let failure = Failure::Config { message: "no such optimizer".into() };
     script.exit("expert-0#1", 0, Outcome::Failed(failure));
     script.exit("expert-0#1", 1, Outcome::Stopped);
     script.inspected("expert-0#1", None);
+    assert_eq!(script.work("expert-1").phase, Phase::Waiting);
     assert_eq!(*script.run_phase(), RunPhase::Active);
+    script.event(Event::NodeUncordoned { node: NodeName("n1".into()) });
     assert!(matches!(script.work("expert-1").phase, Phase::Running(_)));
 }
 

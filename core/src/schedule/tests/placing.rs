@@ -63,12 +63,14 @@ fn a_gang_sits_only_at_workers_with_every_label_it_requires() {
 #[test]
 fn the_widest_gang_that_fits_divides_the_batch() {
     let mut script = Script::new();
-    let wide = [("seed: {ranks: 2}", "seed: {ranks: 16}"), ("microBatch: 64", "microBatch: 8")];
-    for (slots, fits) in [(7, 4), (4, 8), (3, 8)] {
+    // Twelve micro-batches.
+    let batches = [("globalBatch: 128", "globalBatch: 96"), ("microBatch: 64", "microBatch: 8")];
+    let wide = [&batches[..], &[("seed: {ranks: 2}", "seed: {ranks: 12}")]].concat();
+    for (slots, fits) in [(5, 4), (2, 6), (4, 6)] {
         script.attach(&format!("w{slots}"), slots, vec![]);
         assert_eq!(admit(&script.state, &spec_with(&wide)).unwrap_err().fits, Some(fits));
     }
-    script.attach("w2", 2, vec![]);
+    script.attach("w1", 1, vec![]);
     assert_eq!(admit(&script.state, &spec_with(&wide)), Ok(()));
 }
 
