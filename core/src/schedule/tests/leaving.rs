@@ -16,9 +16,10 @@ impl Script {
         self.event(Event::WorkerAttached { worker, offer, withdrawn, ranks: vec![] });
     }
 
-    /// Placement looks at everything again.
+    /// A worker of no use to anybody joins: placement looks at everything again.
     fn look_again(&mut self) {
-        self.attach_kind("w9", 1, "other");
+        let worker = format!("w{}", 10 + self.state.workers.len());
+        self.attach_kind(&worker, 1, &format!("kind of {worker}"));
     }
 
     /// The seed of an urgent run waits for two seats of `gpu`; says who was told to stop.
@@ -56,7 +57,7 @@ fn as_many_gangs_are_asked_as_are_needed_and_once() {
     let mut script = experts(1);
     script.attach("w1", 3, vec![]);
     assert_eq!(script.urgent_seed("{}"), ["expert-0"]);
-    script.attach_kind("w8", 1, "other");
+    script.look_again();
     assert_eq!(script.stopped(), Vec::<String>::new());
 }
 
@@ -76,6 +77,11 @@ fn nobody_is_asked_whose_seats_would_not_do() {
     assert_eq!(gone(Some(cordoned), "{}"), Vec::<String>::new());
     assert_eq!(gone(Some(Event::WorkerDetached { worker }), "{}"), Vec::<String>::new());
     assert_eq!(gone(None, "{gpu: H100}"), Vec::<String>::new());
+    let mut script = experts(2);
+    script.attach("w1", 2, vec![]);
+    script.attach("w2", 2, vec![]);
+    script.event(Event::WorkerDetached { worker: WorkerId("w1".into()) });
+    assert_eq!(script.urgent_seed("{}"), ["expert-1"]);
 }
 
 #[test]

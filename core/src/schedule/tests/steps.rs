@@ -77,7 +77,7 @@ fn the_last_step_may_be_told_and_none_after_it() {
 #[test]
 fn a_rank_that_did_not_measure_its_time_is_compared_with_nobody() {
     let mut script = seated();
-    for _ in 0..10 {
+    for _ in 0..12 {
         script.report("w1", 0, 300, 100_000);
         script.report("w2", 1, 300, 0);
     }
