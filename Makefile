@@ -4,7 +4,7 @@
 CARGO ?= cargo
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator bench-gang chaos simulate fuzz etcd route-venv s3-venv chart test-outages study planted-bugs
+.PHONY: help setup pictures build demo test verify fix clean-downloads check-openclip bench-clip bench-tokens bench-data bench-orchestrator bench-gang chaos simulate fuzz etcd route-venv s3-venv chart test-outages study planted-bugs mutants
 
 help: ## Show this
 	@echo 'Clade: mixtures of CLIP data experts. Start with: make demo'
@@ -75,6 +75,9 @@ study: ## Measure what failures cost on 1,024 GPUs, and how long queues of exper
 
 planted-bugs: ## Plant bugs in the scheduler, one by one, and let the simulation find each (BUG='*quarantine*')
 	@exec tests/sim/planted/run.sh $(if $(BUG),'$(BUG)')
+
+mutants: ## Plant each small change in a copy of the scheduler, and list those that no test notices (hours; MUTANTS='--only placement')
+	@exec $(CARGO) run --quiet -p clade-mutants -- $(MUTANTS)
 
 fuzz: setup ## Fuzz the readers of tars and of indexes, a minute each (FUZZ_SECONDS=…)
 	@fuzz/run.sh tar $(or $(FUZZ_SECONDS),60)

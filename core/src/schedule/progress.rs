@@ -279,6 +279,20 @@ mod tests {
     }
 
     #[test]
+    fn old_gaps_fade_by_halves_and_what_has_faded_is_forgotten() {
+        let mut gaps = Gaps::default();
+        gaps.add(Millis(20_000));
+        for _ in 1..Gaps::MEMORY {
+            gaps.add(Millis(1_000));
+        }
+        assert_eq!((gaps.total, gaps.counts.len()), (Gaps::MEMORY / 2 - 1, 1));
+        for _ in 0..Gaps::MEMORY {
+            gaps.add(Millis(3_000));
+        }
+        assert!((3_000..4_500).contains(&gaps.p99()), "{}", gaps.p99());
+    }
+
+    #[test]
     fn one_gap_in_thirty_counts_for_the_p99_and_one_in_a_thousand_does_not() {
         let mut gaps = Gaps::default();
         for at in 0..1_000 {
@@ -290,5 +304,20 @@ mod tests {
             gaps.add(Millis(if at == 7 { 20_000 } else { 1_000 }));
         }
         assert!(gaps.p99() < 2_000);
+        let mut gaps = Gaps::default();
+        for at in 0..100 {
+            gaps.add(Millis(if at == 7 { 20_000 } else { 1_000 }));
+        }
+        assert!(gaps.p99() < 2_000, "one in a hundred");
+    }
+
+    #[test]
+    fn a_millisecond_more_is_not_remarkable_however_short_the_steps_are() {
+        for (busy_us, lags) in [(3_000, None), (3_001, Some(50))] {
+            let mut seen = Seen::default();
+            assert_eq!(seen.lags(0, 2_000), None);
+            let told: Vec<_> = (0..10).filter_map(|_| seen.lags(1, busy_us)).collect();
+            assert_eq!(told, [lags]);
+        }
     }
 }

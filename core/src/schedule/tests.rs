@@ -15,10 +15,17 @@ use crate::ids::{
 use crate::job::{Failure, Outcome};
 use crate::spec::RunSpec;
 
+mod broken;
+mod broken_seats;
 mod ends;
+mod homes;
+mod kept;
+mod leaving;
+mod names;
 mod pace;
 mod parts;
 mod placing;
+mod steps;
 mod trust;
 
 const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");

@@ -3,7 +3,7 @@
 use super::*;
 
 /// `expert-0` at `w1` and `w2`, `expert-1` at `w3` and `w4`.
-fn seated() -> Script {
+pub(super) fn seated() -> Script {
     let mut script = Script::trained_seed();
     for worker in ["w1", "w2", "w3", "w4"] {
         script.join(worker);
@@ -45,6 +45,84 @@ fn a_model_given_up_stops_no_other_and_leaves_its_run_active() {
     assert!(matches!(script.work("expert-0").phase, Phase::Failed { .. }));
     assert!(matches!(script.work("expert-1").phase, Phase::Running(_)));
     assert_eq!(*script.run_phase(), RunPhase::Active);
+    assert_eq!(script.why("evaluate.1"), "cannot start: expert-0 has failed");
+    assert_eq!(script.why("evaluate.2"), "waits for expert-1");
+}
+
+#[test]
+fn a_model_given_up_ends_no_run_in_which_another_can_go_on() {
+    // `expert-1` waits, and goes on waiting: the only node is closed.
+    let mut script = Script::trained_seed();
+    script.attach("w1", 2, vec![]);
+    script.cordon("n1", false);
+    let failure = Failure::Config { message: "no such optimizer".into() };
+    script.exit("expert-0#1", 0, Outcome::Failed(failure));
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", None);
+    assert_eq!(script.work("expert-1").phase, Phase::Waiting);
+    assert_eq!(*script.run_phase(), RunPhase::Active);
+    script.event(Event::NodeUncordoned { node: NodeName("n1".into()) });
+    assert!(matches!(script.work("expert-1").phase, Phase::Running(_)));
+}
+
+#[test]
+fn a_model_given_up_ends_no_run_in_which_another_rests() {
+    let mut script = seated();
+    script.exit("expert-1#1", 0, crashed(0));
+    script.exit("expert-1#1", 1, crashed(1));
+    script.inspected("expert-1#1", None);
+    let failure = Failure::Config { message: "no such optimizer".into() };
+    script.exit("expert-0#1", 0, Outcome::Failed(failure));
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.inspected("expert-0#1", None);
+    assert!(matches!(script.work("expert-1").phase, Phase::Backoff { .. }));
+    assert_eq!(*script.run_phase(), RunPhase::Active);
+}
+
+#[test]
+fn of_a_run_cancelled_and_applied_by_turns_the_last_word_counts() {
+    let mut script = Script::new();
+    let apply = || Event::Applied { spec: Box::new(spec()), tars: 1 };
+    let cancel = || Event::CancelRequested { run: "clipart".parse().unwrap() };
+    script.event(apply());
+    script.join("w1");
+    script.event(cancel());
+    script.event(apply());
+    let mut cancelled = script.clone();
+    cancelled.event(cancel());
+    cancelled.exit("index.0#1", 0, Outcome::Stopped);
+    assert_eq!(*cancelled.run_phase(), RunPhase::Cancelled);
+    // It fails meanwhile: whoever applied it knows better.
+    script.exit("index.0#1", 0, Outcome::Failed(Failure::Data { message: "bad".into() }));
+    assert_eq!(*script.run_phase(), RunPhase::Active);
+    assert!(matches!(script.work("index.0").phase, Phase::Running(_)));
+}
+
+#[test]
+fn what_is_said_again_after_a_gang_ended_is_known_and_what_is_new_is_refused() {
+    let mut script = seated();
+    script.commit("expert-0#1", 300);
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Stopped);
+    script.told.clear();
+    script.commit("expert-0#1", 300);
+    script.check(&expect![[""]]);
+    script.commit("expert-0#1", 310);
+    script.check(&expect![[r#"
+        refuse w1 clipart/expert-0#1: no gang is seated
+    "#]]);
+}
+
+#[test]
+fn a_model_whose_ranks_end_before_its_last_checkpoint_is_not_done() {
+    let mut script = seated();
+    script.commit("expert-0#1", 431);
+    script.exit("expert-0#1", 0, done());
+    script.exit("expert-0#1", 1, done());
+    script.inspected("expert-0#1", None);
+    let model = script.work("expert-0");
+    assert!(matches!(model.phase, Phase::Backoff { .. }), "{:?}", model.phase);
+    assert!(matches!(model.last_failure, Some(Failure::Crashed { .. })));
 }
 
 #[test]
@@ -161,7 +239,7 @@ fn however_many_ranks_end_with_many_words_their_gang_fits_a_stored_object() {
     ]));
     script.attach("w1", 700, vec![]);
     let words = |rank: u32| Outcome::Failed(Failure::Crashed { rank, message: "é".repeat(1000) });
-    for rank in 0..699 {
+    for rank in (1..699).chain([0]) {
         script.exit("expert-0#1", rank, words(rank));
     }
     let gang = script.work("expert-0").gang().unwrap();
@@ -169,6 +247,9 @@ fn however_many_ranks_end_with_many_words_their_gang_fits_a_stored_object() {
     let bytes: usize = gang.exited.values().map(kept).sum();
     assert_eq!(gang.exited.len(), 699);
     assert!(bytes < 200_000, "{bytes} bytes");
-    // The first ones are told in full, rank 0 among them.
-    assert_eq!(gang.exited[&0], words(0));
+    // The first ones are told in full, and rank 0 whenever it ends.
+    for rank in [0, 1, 16] {
+        assert_eq!(gang.exited[&rank], words(rank));
+    }
+    assert_ne!(gang.exited[&17], words(17));
 }

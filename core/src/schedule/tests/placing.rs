@@ -53,9 +53,25 @@ fn a_gang_sits_only_at_workers_with_every_label_it_requires() {
     script.join_with("w1", 2, |offer| offer.labels = labelled(&[("zone", "a")]));
     script.join_with("w2", 2, |offer| offer.labels = labelled(&[("zone", "a"), ("tier", "free")]));
     assert_eq!(script.sits_at("expert-0"), Vec::<String>::new());
+    assert!(script.why("expert-0").ends_with(", the cluster has 0"), "{}", script.why("expert-0"));
     let all = [("zone", "a"), ("tier", "paid"), ("rack", "7")];
     script.join_with("w3", 2, |offer| offer.labels = labelled(&all));
     assert_eq!(script.sits_at("expert-0"), ["w3:0", "w3:1"]);
+    assert_eq!(script.why("expert-1"), "needs 2 seats, 4 free");
+}
+
+#[test]
+fn the_widest_gang_that_fits_divides_the_batch() {
+    let mut script = Script::new();
+    // Twelve micro-batches.
+    let batches = [("globalBatch: 128", "globalBatch: 96"), ("microBatch: 64", "microBatch: 8")];
+    let wide = [&batches[..], &[("seed: {ranks: 2}", "seed: {ranks: 12}")]].concat();
+    for (slots, fits) in [(5, 4), (2, 6), (4, 6)] {
+        script.attach(&format!("w{slots}"), slots, vec![]);
+        assert_eq!(admit(&script.state, &spec_with(&wide)).unwrap_err().fits, Some(fits));
+    }
+    script.attach("w1", 1, vec![]);
+    assert_eq!(admit(&script.state, &spec_with(&wide)), Ok(()));
 }
 
 #[test]

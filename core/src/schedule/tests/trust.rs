@@ -114,3 +114,27 @@ fn failures_of_what_still_ran_there_lengthen_no_quarantine() {
     }
     assert_eq!(script.away("n1"), Some(600_000 - 4 * 1_500));
 }
+
+#[test]
+fn a_node_of_two_workers_that_is_opened_gets_work_at_once() {
+    let mut script = Script::trained_seed();
+    for worker in ["w1", "w2"] {
+        let offer = Offer { node: NodeName("n1".into()), ..offer(worker, 1) };
+        let (worker, withdrawn) = (WorkerId(worker.into()), BTreeMap::new());
+        script.event(Event::WorkerAttached { worker, offer, withdrawn, ranks: vec![] });
+        script.cordon("n1", false);
+    }
+    assert!(!script.is_running("expert-0"));
+    script.event(Event::NodeUncordoned { node: NodeName("n1".into()) });
+    assert!(script.is_running("expert-0"));
+}
+
+#[test]
+fn a_node_that_is_drained_twice_is_drained() {
+    let mut script = Script::trained_seed();
+    script.attach("w1", 2, vec![]);
+    script.cordon("n1", true);
+    script.cordon("n1", true);
+    script.cordon("n1", false);
+    assert!(script.state.nodes[&NodeName("n1".into())].draining);
+}

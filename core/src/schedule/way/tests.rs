@@ -15,7 +15,13 @@ const DEMO: &str = include_str!("../../../../deploy/demo/run.yaml");
 
 /// Three experts of four hours, of which two are seated.
 fn three_on_two() -> State {
+    three_of(1)
+}
+
+/// The same of so many ranks each, on as many seats.
+fn three_of(ranks: u32) -> State {
     let document = DEMO
+        .replace("expert: {ranks: 1", &format!("expert: {{ranks: {ranks}"))
         .replace("experts: 4", "experts: 3")
         .replace("expertSteps: 144", "expertSteps: 14400")
         .replace("baselines: [dense]", "baselines: []");
@@ -38,7 +44,7 @@ fn three_on_two() -> State {
     state.index = Index::of(&state);
     for name in ["w1", "w2"] {
         let node = NodeName(name.into());
-        let offer = Offer { node, slots: 1, kind: "cpu".into(), ..Offer::default() };
+        let offer = Offer { node, slots: ranks, kind: "cpu".into(), ..Offer::default() };
         let (worker, withdrawn, ranks) = (WorkerId(name.into()), BTreeMap::new(), vec![]);
         tell(&mut state, 1_000, Event::WorkerAttached { worker, offer, withdrawn, ranks });
     }
@@ -89,14 +95,16 @@ fn first_stop(state: &mut State, seconds: Range<u64>, saves: bool) -> Option<(u6
 
 #[test]
 fn of_three_equal_experts_on_two_seats_one_saves_and_leaves_when_the_third_can_wait_no_longer() {
-    let mut state = three_on_two();
-    // Twelve hours of work on two seats: six hours, of which the third needs the last four.
-    let (second, fence, save) = first_stop(&mut state, 2..14_000, true).expect("one leaves");
-    assert!((7_080..7_260).contains(&second), "{second}");
-    assert!(save, "{fence} loses what it has done");
-    assert_ne!(fence.work, WorkId::Model(ModelId::Expert(2)));
-    // The other goes on: one seat is what the third needs.
-    assert_eq!(first_stop(&mut state, second + 1..second + 300, true), None);
+    for ranks in [1, 2] {
+        let mut state = three_of(ranks);
+        // Twelve hours of work on two seats: six hours, of which the third needs the last four.
+        let (second, fence, save) = first_stop(&mut state, 2..14_000, true).expect("one leaves");
+        assert!((7_080..7_260).contains(&second), "{second}");
+        assert!(save, "{fence} loses what it has done");
+        assert_ne!(fence.work, WorkId::Model(ModelId::Expert(2)));
+        // The other goes on: its seats are all that the third needs.
+        assert_eq!(first_stop(&mut state, second + 1..second + 300, true), None);
+    }
 }
 
 #[test]
