@@ -50,7 +50,9 @@ fn train(
         let working: Vec<_> = ranks
             .into_iter()
             .map(|mut rank| {
-                let (batches, steps) = (&batches, steps.clone());
+                let steps = steps.clone();
+                let own = |batch| part(batch, rank.rank * share..(rank.rank + 1) * share);
+                let batches: Vec<Batch> = batches.iter().map(own).collect();
                 scope.spawn(move || {
                     let fresh = trainer();
                     let mut trainer = if steps.start == 0 {
@@ -65,8 +67,7 @@ fn train(
                     let (mut losses, mut first) = (Vec::new(), Vec::new());
                     for step in steps {
                         let batch = &batches[step % batches.len()];
-                        let own = part(batch, rank.rank * share..(rank.rank + 1) * share);
-                        losses.push(trainer.step(&own, &mut rank).unwrap().loss);
+                        losses.push(trainer.step(batch, &mut rank).unwrap().loss);
                         if first.is_empty() {
                             first = trainer.gradients.to_vec();
                         }
