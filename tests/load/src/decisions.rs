@@ -149,7 +149,11 @@ impl Fleet {
                 self.ranks.insert(start.seat, (fence.clone(), rank));
                 if rank == 0 {
                     let address = format!("{worker}:29500");
-                    self.queue.push_back(Event::RendezvousPosted { worker, fence, address });
+                    self.queue.push_back(Event::RendezvousPosted {
+                        worker,
+                        fence,
+                        address: address.into(),
+                    });
                 }
             }
             Action::StopRank { seat, fence, rank, save: _ } => {
