@@ -254,7 +254,7 @@ async fn greet(
         host: "host".to_owned(),
         pid: 1,
         slots: 1,
-        protocol: 1,
+        protocol: clade_proto::PROTOCOL,
         secret: vec![7; 16],
         ..v1::Hello::default()
     });

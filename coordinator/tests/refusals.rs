@@ -165,7 +165,7 @@ async fn a_worker_of_another_version_or_under_anothers_id_is_refused_and_changes
         host: "host".to_owned(),
         pid: 1,
         slots: 1,
-        protocol: 1,
+        protocol: clade_proto::PROTOCOL,
         secret: vec![7; 16],
         ..v1::Hello::default()
     };
@@ -173,7 +173,8 @@ async fn a_worker_of_another_version_or_under_anothers_id_is_refused_and_changes
         Ok(Order::Refused(refused)) => refused.reason(),
         other => panic!("{other:?}"),
     };
-    let strange = v1::Hello { worker: "strange".to_owned(), protocol: 2, ..hello() };
+    let strange =
+        v1::Hello { worker: "strange".to_owned(), protocol: clade_proto::PROTOCOL + 1, ..hello() };
     assert_eq!(refused(greet(&urls[0], strange).await), RefusalReason::Protocol);
     let impostor = v1::Hello { secret: vec![8; 16], ..hello() };
     assert_eq!(refused(greet(&urls[0], impostor).await), RefusalReason::WorkerChanged);

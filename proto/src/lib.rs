@@ -6,7 +6,7 @@ pub mod convert;
 
 /// Version of what workers and coordinators say to each other; counted up when an older side
 /// would misunderstand a newer one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The generated messages and services of `clade.v1`.
 pub mod v1 {

@@ -20,4 +20,4 @@ pub use meet::{MeetError, Meeting, join};
 pub use patience::Patience;
 pub use ring::TcpRing;
 pub use secret::Secret;
-pub use transfer::{Aborter, Waited};
+pub use transfer::Waited;

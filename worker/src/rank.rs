@@ -114,7 +114,11 @@ fn listen(uplink: &Uplink) {
                 uplink.request_stop();
             }
             Ok(ToRank::Stop { save: false }) => break,
-            Err(error) => tracing::warn!(%error, line, "the agent said what nobody understands"),
+            // The line may hold the gang's secret.
+            Err(error) => {
+                let bytes = line.len();
+                tracing::warn!(%error, bytes, "the agent said what nobody understands");
+            }
         }
     }
     // Without waiting for threads, files or libtorch: the next gang may be about to start.

@@ -76,7 +76,7 @@ impl Worker {
             pid: 1,
             slots: self.slots,
             ranks: self.ranks.values().cloned().collect(),
-            protocol: 1,
+            protocol: clade_proto::PROTOCOL,
             node: "simulated".to_owned(),
             secret: vec![7; 16],
             ..v1::Hello::default()

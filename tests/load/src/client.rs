@@ -118,7 +118,7 @@ async fn worker(endpoint: Endpoint, number: u32, shared: &Shared) -> anyhow::Res
         host: "load".to_owned(),
         pid: number,
         slots: 1,
-        protocol: 1,
+        protocol: clade_proto::PROTOCOL,
         secret: vec![7; 16],
         ..v1::Hello::default()
     });

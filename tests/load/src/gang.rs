@@ -23,12 +23,12 @@ pub(crate) struct GangArgs {
     /// Pairs of a global batch.
     #[arg(long, default_value_t = 128)]
     batch: usize,
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
     ranks: u32,
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Steps of one round.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
 }
 
@@ -130,8 +130,9 @@ impl GangArgs {
             }
             let ends = gang.iter_mut().map(Bench::end).collect::<anyhow::Result<Vec<_>>>()?;
             let took = ends.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
-            for (losses, _) in &ends {
-                ensure!(losses.len() == expected.len(), "a rank left steps out");
+            let steps = usize::try_from(self.steps)?;
+            for losses in ends.iter().map(|(losses, _)| losses).chain([&expected]) {
+                ensure!(losses.len() == steps, "a step is left out, or has no finite loss");
                 for (found, expected) in losses.iter().zip(&expected) {
                     worst = worst.max((found - expected).abs());
                 }
@@ -161,7 +162,7 @@ impl GangArgs {
             ratios.first().copied().unwrap_or(0.0),
             ratios.last().copied().unwrap_or(0.0)
         ));
-        mark("gang_of_two", median, "of one rank's speed", 0.85);
+        mark(&format!("gang_of_{}", self.ranks), median, "of one rank's speed", 0.85);
         Ok(())
     }
 }

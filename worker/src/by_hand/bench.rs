@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{self, BufRead as _};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,7 @@ pub struct BenchArgs {
     pub batches: Option<PathBuf>,
     /// Batches of so many pairs of noise instead, the same on every rank
     #[arg(long, value_name = "PAIRS", conflicts_with = "batches")]
-    pub synthetic: Option<usize>,
+    pub synthetic: Option<NonZeroUsize>,
     #[command(flatten)]
     pub seat: SeatArgs,
     /// Pairs per pass [default: the batch]
@@ -59,32 +60,43 @@ pub struct BenchArgs {
 pub struct SeatArgs {
     #[arg(long, default_value_t = 0)]
     pub rank: u32,
-    /// Processes that train together
-    #[arg(long, default_value_t = 1)]
+    /// Processes that train together; each says the samples of its own part
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub ranks: u32,
-    /// `address:port`, and `/` and a secret if you like: rank 0 listens there, the others call
-    #[arg(long, value_name = "ADDRESS", required_if_eq_any([("rank", "1"), ("ranks", "2")]))]
+    /// `address:port`, where rank 0 listens and the others call; needed if there are several
+    #[arg(long, value_name = "ADDRESS")]
     pub meet: Option<String>,
 }
 
 impl SeatArgs {
+    fn check(&self) -> anyhow::Result<()> {
+        let &Self { rank, ranks, ref meet } = self;
+        if rank >= ranks {
+            bail!(
+                "--rank {rank} does not exist among {ranks} ranks: --ranks says how many there are"
+            );
+        }
+        match (ranks, meet) {
+            (1, Some(_)) => bail!("--meet is for several ranks, and --ranks says one"),
+            (2.., None) => bail!("--meet: {ranks} ranks must be told where to meet"),
+            (_, None) | (_, Some(_)) => Ok(()),
+        }
+    }
+
     /// Waits for the others.
     fn gather(&self) -> anyhow::Result<Box<dyn Collective>> {
         let &Self { rank, ranks, ref meet } = self;
-        if rank >= ranks {
-            bail!("--rank {rank} does not exist among {ranks} ranks");
-        }
-        let Some(meet) = meet.as_deref().filter(|_| ranks > 1) else {
-            return if ranks == 1 { Ok(Box::new(Solo)) } else { bail!("--meet: say where") };
-        };
+        let Some(meet) = meet.as_deref() else { return Ok(Box::new(Solo)) };
         let (meets, patience) = (Rendezvous::from(meet), Patience::new(PATIENCE, Arc::default()));
         let (place, secret) =
             (Place { fence: "bench".to_owned(), rank, ranks }, Secret::of(&meets));
-        let ring = if rank == 0 {
+        let mut ring = if rank == 0 {
             Meeting::listen(meets.address())?.host(&place, &secret, &patience)?
         } else {
             join(meets.address(), &place, &secret, &patience)?
         };
+        // A person looks on, who would rather be told than wait.
+        ring.give_up_after(PATIENCE);
         Ok(Box::new(ring))
     }
 
@@ -128,11 +140,12 @@ struct Done {
 
 /// Carries out `clade-worker bench`.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    args.seat.check()?;
     let BenchArgs { micro_batch, recompute, learning_rate, weight_decay, .. } = args;
     let model = args.compute.load(&args.model)?;
     let batches = match (&args.batches, args.synthetic) {
         (Some(path), _) => read_batches(path, model.config())?,
-        (None, pairs) => noise(pairs.unwrap_or(0).max(1), model.config()),
+        (None, pairs) => noise(pairs.map_or(1, NonZeroUsize::get), model.config()),
     };
     let batches: Vec<Batch> = batches
         .iter()

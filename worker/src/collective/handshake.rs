@@ -4,13 +4,16 @@
 //! caller    ─ Hello { place, purpose, nonce } ─►  listener
 //!           ◄─ Challenge { nonce, proof }  or  Refused(why) ─
 //!           ─ Proof ─►
+//!           ◄─ Welcome ─
 //! ```
 //!
-//! Each end proves that it knows the gang's secret by an HMAC over the caller's place and both nonces, so
-//! nothing that was heard on the way can be used again. What follows on the connection is not encrypted.
+//! Each end proves that it knows the gang's secret by an HMAC over all of the hello and both nonces, so
+//! nothing that was heard on the way can be used again, or for another end. What follows on the connection is
+//! not encrypted.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -21,6 +24,8 @@ use super::secret::{End, Secret, nonce};
 /// Changes with the meaning of anything said over these connections.
 const PROTOCOL: &str = "clade-ring/2";
 const MAX_LINE_BYTES: usize = 64 * 1024;
+/// How long one line may take: a silent stranger must not hold up the gang.
+const LINE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A rank's place in its gang.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +61,7 @@ struct Hello {
 enum Answer {
     Challenge { nonce: String, proof: String },
     Refused(String),
+    Welcome,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -93,21 +99,27 @@ pub(super) fn introduce(
     secret: &Secret,
     patience: &Patience,
 ) -> Result<u64, Unproved> {
-    let own_nonce = nonce();
-    let (protocol, place) = (PROTOCOL.to_owned(), own.clone());
-    send_line(stream, &Hello { protocol, place, purpose, nonce: own_nonce.clone() })?;
+    let protocol = PROTOCOL.to_owned();
+    let hello = Hello { protocol, place: own.clone(), purpose, nonce: nonce() };
+    send_line(stream, &hello)?;
     // Whoever listens may be busy with others.
     patience.wait_for(stream)?;
     let (nonce, proof) = match receive_line(stream)? {
         Answer::Challenge { nonce, proof } => (nonce, proof),
         Answer::Refused(why) => return Err(Unproved::Refused(why)),
+        Answer::Welcome => return Err(Unproved::Impostor),
     };
-    let nonces = [own_nonce.as_str(), &nonce];
-    if !secret.proves(&proof, End::Listener, own, nonces) {
+    let about = hello.text();
+    if !secret.proves(&proof, End::Listener, &about, &nonce) {
         return Err(Unproved::Impostor);
     }
-    send_line(stream, &Proof(secret.proof(End::Caller, own, nonces)))?;
-    Ok(secret.seed(own, nonces))
+    send_line(stream, &Proof(secret.proof(End::Caller, &about, &nonce)))?;
+    // Not before the listener has taken this connection may its peer count on it.
+    match receive_line(stream)? {
+        Answer::Welcome => Ok(secret.seed(&about, &nonce)),
+        Answer::Refused(why) => Err(Unproved::Refused(why)),
+        Answer::Challenge { .. } => Err(Unproved::Impostor),
+    }
 }
 
 /// Hears who calls; a stranger of another gang is told why it is refused, and an impostor nothing.
@@ -121,20 +133,25 @@ pub(super) fn admit(
         send_line(stream, &Answer::Refused(format!("the caller {why}")))?;
         return Err(Unproved::Refused(why));
     }
-    let Hello { protocol: _, place, purpose, nonce: theirs } = hello;
-    let own_nonce = nonce();
-    let nonces = [theirs.as_str(), &own_nonce];
-    let proof = secret.proof(End::Listener, &place, nonces);
-    send_line(stream, &Answer::Challenge { nonce: own_nonce.clone(), proof })?;
+    let (about, nonce) = (hello.text(), nonce());
+    let proof = secret.proof(End::Listener, &about, &nonce);
+    send_line(stream, &Answer::Challenge { nonce: nonce.clone(), proof })?;
     let Proof(proof) = receive_line(stream)?;
-    if !secret.proves(&proof, End::Caller, &place, nonces) {
+    if !secret.proves(&proof, End::Caller, &about, &nonce) {
         return Err(Unproved::Impostor);
     }
-    let seed = secret.seed(&place, nonces);
+    send_line(stream, &Answer::Welcome)?;
+    let seed = secret.seed(&about, &nonce);
+    let Hello { protocol: _, place, purpose, nonce: _ } = hello;
     Ok(Caller { place, purpose, seed })
 }
 
 impl Hello {
+    /// What the proofs are about.
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("texts and numbers are always JSON")
+    }
+
     /// Whether the caller belongs to the gang of `own`; the reason if not.
     fn judge(&self, own: &Place) -> Result<(), String> {
         let Self { protocol, place, purpose: _, nonce: _ } = self;
@@ -162,9 +179,15 @@ pub(super) fn send_line<T: Serialize>(stream: &mut TcpStream, message: &T) -> io
 
 /// Reads one line, and not a byte beyond it: what follows belongs to the ring.
 pub(super) fn receive_line<T: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<T> {
+    let until = Instant::now() + LINE_PATIENCE;
     let mut line = Vec::new();
     let mut byte = [0];
     loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
         stream.read_exact(&mut byte)?;
         if byte[0] == b'\n' {
             return Ok(serde_json::from_slice(&line)?);

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +17,6 @@ use super::ring::TcpRing;
 use super::secret::Secret;
 use super::transfer::Wire;
 
-/// How long one caller may take to say who it is: a silent stranger must not hold up the gang.
-const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a gang did not find together.
@@ -119,39 +118,38 @@ pub fn join(
     patience: &Patience,
 ) -> Result<TcpRing, MeetError> {
     loop {
-        let failed = match try_join(address, place, secret, patience) {
-            Ok(ring) => return Ok(ring),
-            Err(MeetError::Peer { peer: 0, source }) => source,
+        match call(address, place, secret, patience) {
+            Ok((own, peers)) => {
+                return close_ring(&own.listener, place, secret, &peers, patience);
+            }
+            Err(lost @ MeetError::Peer { .. }) => {
+                if !patience.pause(RETRY_PAUSE) {
+                    return Err(if patience.is_stopped() { MeetError::Stopped } else { lost });
+                }
+            }
             Err(error) => return Err(error),
-        };
-        if patience.is_stopped() {
-            return Err(MeetError::Stopped);
         }
-        if patience.is_over() {
-            return Err(MeetError::Peer { peer: 0, source: failed });
-        }
-        thread::sleep(RETRY_PAUSE);
     }
 }
 
-fn try_join(
+/// Says to rank 0 where this rank listens, and hears where all do.
+fn call(
     address: &str,
     place: &Place,
     secret: &Secret,
     patience: &Patience,
-) -> Result<TcpRing, MeetError> {
+) -> Result<(Meeting, Vec<String>), MeetError> {
     let lost_host = |source| MeetError::Peer { peer: 0, source };
-    let mut host = TcpStream::connect(address).map_err(lost_host)?;
+    let mut host = patience.connect(address).map_err(lost_host)?;
     let own_address = host.local_addr().map_err(lost_host)?.ip();
-    let listener = Meeting::listen(&SocketAddr::new(own_address, 0).to_string())?;
-    let purpose = Purpose::Meet { listen: listener.address.to_string() };
-    host.set_read_timeout(Some(HELLO_PATIENCE)).map_err(lost_host)?;
+    let own = Meeting::listen(&SocketAddr::new(own_address, 0).to_string())?;
+    let purpose = Purpose::Meet { listen: own.address.to_string() };
     introduce(&mut host, place, purpose, secret, patience)
         .map_err(|error| MeetError::unproved(0, address, error))?;
     // It comes when the whole gang is there.
     patience.wait_for(&host).map_err(lost_host)?;
     let Peers(peers) = receive_line(&mut host).map_err(lost_host)?;
-    close_ring(&listener.listener, place, secret, &peers, patience)
+    Ok((own, peers))
 }
 
 /// Connects to the successor and takes the predecessor's connection, both at once: each rank is proved by
@@ -163,17 +161,21 @@ fn close_ring(
     peers: &[String],
     patience: &Patience,
 ) -> Result<TcpRing, MeetError> {
+    let patience = &patience.shared();
     let after = (place.rank + 1) % place.ranks;
     let before = (place.rank + place.ranks - 1) % place.ranks;
     let target = usize::try_from(after).ok().and_then(|after| peers.get(after));
     let lost = |source| MeetError::Peer { peer: after, source };
     let target = target.ok_or_else(|| lost(io::Error::other("rank 0 named too few addresses")))?;
-    let connect = || {
-        let mut stream = TcpStream::connect(target).map_err(lost)?;
-        stream.set_read_timeout(Some(HELLO_PATIENCE)).map_err(lost)?;
-        let seed = introduce(&mut stream, place, Purpose::Ring, secret, patience)
-            .map_err(|error| MeetError::unproved(after, target, error))?;
-        Ok(Wire { rank: after, stream, seed })
+    let connect = || loop {
+        // Nobody listens there any more: the peer is gone, and so is the gang.
+        let mut stream = patience.connect(target).map_err(lost)?;
+        match introduce(&mut stream, place, Purpose::Ring, secret, patience) {
+            Ok(seed) => return Ok(Wire { rank: after, stream, seed }),
+            // It was too slow, or this rank was: once more.
+            Err(Unproved::Lost(_)) if patience.pause(RETRY_PAUSE) => (),
+            Err(error) => return Err(MeetError::unproved(after, target, error)),
+        }
     };
     let accept = || loop {
         let Some(stream) = patience.accept(listener) else {
@@ -188,17 +190,34 @@ fn close_ring(
             Some(_) | None => (),
         }
     };
+    // The first failure is the reason; the other half is not waited for then.
+    let first = Mutex::new(None);
+    let kept = |made: Result<Wire, MeetError>| {
+        made.map_err(|error| {
+            if patience.call_off() {
+                *first.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+        })
+        .ok()
+    };
     let (next, prev) = thread::scope(|scope| {
-        let connecting = scope.spawn(connect);
-        let prev = accept();
+        let connecting = scope.spawn(|| kept(connect()));
+        let prev = kept(accept());
         (connecting.join().expect("connecting does not panic"), prev)
     });
-    TcpRing::new(place, next?, prev?).map_err(|source| MeetError::Peer { peer: before, source })
+    if let (Some(next), Some(prev)) = (next, prev) {
+        return TcpRing::new(place, next, prev)
+            .map_err(|source| MeetError::Peer { peer: before, source });
+    }
+    if patience.is_stopped() {
+        return Err(MeetError::Stopped);
+    }
+    let first = first.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Err(first.unwrap_or_else(|| MeetError::timeout(vec![before], patience)))
 }
 
 /// A caller that has proved to belong to this gang.
 fn admitted(mut stream: TcpStream, own: &Place, secret: &Secret) -> Option<(TcpStream, Caller)> {
-    stream.set_read_timeout(Some(HELLO_PATIENCE)).ok()?;
     match admit(&mut stream, own, secret) {
         Ok(caller) => Some((stream, caller)),
         Err(Unproved::Lost(error)) => {

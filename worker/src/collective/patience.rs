@@ -1,7 +1,7 @@
 //! How long a rank waits for its gang, and what makes it wait no longer.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// How soon a waiting rank notices that it is to stop.
-pub(super) const LOOK_UP: Duration = Duration::from_millis(100);
+const LOOK_UP: Duration = Duration::from_millis(100);
+
+/// How long a machine may take to answer a call.
+const CALL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A span of time, and a flag that ends it early.
 #[derive(Clone, Debug)]
@@ -18,11 +21,23 @@ pub struct Patience {
     pub(super) whole: Duration,
     until: Instant,
     stop: Arc<AtomicBool>,
+    /// What is waited for cannot come any more.
+    is_vain: Arc<AtomicBool>,
 }
 
 impl Patience {
     pub fn new(whole: Duration, stop: Arc<AtomicBool>) -> Self {
-        Self { whole, until: Instant::now() + whole, stop }
+        Self { whole, until: Instant::now() + whole, stop, is_vain: Arc::default() }
+    }
+
+    /// The same, for several threads of which one may call off what the others wait for.
+    pub(super) fn shared(&self) -> Self {
+        Self { is_vain: Arc::default(), ..self.clone() }
+    }
+
+    /// Calls it off; whether this was the first to do so.
+    pub(super) fn call_off(&self) -> bool {
+        !self.is_vain.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -33,10 +48,32 @@ impl Patience {
         Instant::now() >= self.until
     }
 
+    fn has_ended(&self) -> bool {
+        self.is_stopped() || self.is_over() || self.is_vain.load(Ordering::Relaxed)
+    }
+
+    /// Waits a moment before another attempt; whether there is time for one.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        std::thread::sleep(pause);
+        !self.has_ended()
+    }
+
+    /// Calls `address:port`.
+    pub(super) fn connect(&self, address: &str) -> io::Result<TcpStream> {
+        let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
+        for address in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, CALL_PATIENCE) {
+                Ok(stream) => return Ok(stream),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
     /// Waits until `stream` has something to say.
     pub(super) fn wait_for(&self, stream: &TcpStream) -> io::Result<()> {
         while !self.wait_readable(stream) {
-            if self.is_stopped() || self.is_over() {
+            if self.has_ended() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
@@ -51,7 +88,7 @@ impl Patience {
             {
                 return Some(stream);
             }
-            if self.is_stopped() || self.is_over() {
+            if self.has_ended() {
                 return None;
             }
             self.wait_readable(listener);

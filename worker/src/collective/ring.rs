@@ -10,7 +10,7 @@ use std::time::Duration;
 use clade_model::collective::{Collective, CollectiveError};
 
 use super::handshake::Place;
-use super::transfer::{Aborter, Neighbours, Waited, Wire};
+use super::transfer::{Neighbours, Waited, Wire};
 
 /// A peer that stands still this long is given up; its own agent notices much earlier.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -49,9 +49,9 @@ impl TcpRing {
         self.neighbours.waited.clone()
     }
 
-    /// Ends what this rank exchanges, and with that the ring.
-    pub fn aborter(&self) -> Aborter {
-        self.neighbours.aborter.clone()
+    /// Sets how long a peer may stand still.
+    pub const fn give_up_after(&mut self, patience: Duration) {
+        self.neighbours.patience = patience;
     }
 
     /// Makes sure that the predecessor makes the same call with as many values.

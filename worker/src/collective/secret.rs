@@ -4,8 +4,6 @@ use clade_core::rendezvous::Rendezvous;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::handshake::Place;
-
 /// Drawn by rank 0 for one incarnation, and told to the others by way of the coordinator.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -38,40 +36,37 @@ impl Secret {
         &self.0
     }
 
-    /// What `end` of a connection sends to prove that it knows the secret: valid for this caller's
-    /// place and these two numbers only.
-    pub(super) fn proof(&self, end: End, caller: &Place, nonces: [&str; 2]) -> String {
-        self.mac(end as u8, caller, nonces).finalize().into_bytes().iter().map(hex).collect()
+    /// What `end` of a connection sends to prove that it knows the secret: valid for this hello, which
+    /// holds the caller's nonce, and for the listener's nonce.
+    pub(super) fn proof(&self, end: End, hello: &str, nonce: &str) -> String {
+        self.mac(end as u8, hello, nonce).finalize().into_bytes().iter().map(hex).collect()
     }
 
     /// Whether `proof` is that of `end`; takes the same time whatever is wrong.
-    pub(super) fn proves(&self, proof: &str, end: End, caller: &Place, nonces: [&str; 2]) -> bool {
+    pub(super) fn proves(&self, proof: &str, end: End, hello: &str, nonce: &str) -> bool {
         let bytes: Option<Vec<u8>> = proof
             .as_bytes()
             .chunks(2)
             .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
             .collect();
-        bytes.is_some_and(|it| self.mac(end as u8, caller, nonces).verify_slice(&it).is_ok())
+        bytes.is_some_and(|it| self.mac(end as u8, hello, nonce).verify_slice(&it).is_ok())
     }
 
     /// Seeds the digests of what travels over one connection.
-    pub(super) fn seed(&self, caller: &Place, nonces: [&str; 2]) -> u64 {
-        let key = self.mac(0, caller, nonces).finalize().into_bytes();
+    pub(super) fn seed(&self, hello: &str, nonce: &str) -> u64 {
+        let key = self.mac(0, hello, nonce).finalize().into_bytes();
         key.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte))
     }
 
-    fn mac(&self, what: u8, caller: &Place, nonces: [&str; 2]) -> Hmac<Sha256> {
+    fn mac(&self, what: u8, hello: &str, nonce: &str) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes())
             .expect("HMAC takes keys of any length");
-        let Place { fence, rank, ranks } = caller;
         mac.update(&[what]);
         // Each part with its length, so that none can be read as the end of another.
-        for part in [fence.as_str(), nonces[0], nonces[1]] {
+        for part in [hello, nonce] {
             mac.update(&(part.len() as u64).to_le_bytes());
             mac.update(part.as_bytes());
         }
-        mac.update(&rank.to_le_bytes());
-        mac.update(&ranks.to_le_bytes());
         mac
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clade_model::collective::CollectiveError;
@@ -19,13 +19,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::patience::LOOK_UP;
-
 #[cfg(target_endian = "big")]
 compile_error!("the ring exchanges numbers in little-endian order");
 
-/// A neighbour's machine that acknowledges nothing for so long is gone: a little later than its agent would
-/// be declared lost, since a network that comes back within that time is to cost nothing.
+/// A neighbour's machine that answers nothing for so long is gone: a little later than its agent would
+/// be declared lost, since a network that comes back within that time is to cost nothing. Asked on the
+/// connection that is read from, which is idle then; a peer that is only late answers, so no limit is set on
+/// how long it may take to read.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 /// How often a machine that has nothing to say is asked whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -56,28 +56,13 @@ pub(super) struct Wire {
     pub(super) seed: u64,
 }
 
-/// Ends an exchange from another thread, within a moment.
-#[derive(Clone, Debug, Default)]
-pub struct Aborter(Arc<AtomicBool>);
-
-impl Aborter {
-    pub fn abort(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_aborted(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// Two neighbours: one listens to us, we listen to the other.
 #[derive(Debug)]
 pub(super) struct Neighbours {
     next: Link,
     prev: Link,
-    patience: Duration,
+    pub(super) patience: Duration,
     pub(super) waited: Waited,
-    pub(super) aborter: Aborter,
 }
 
 /// One of them.
@@ -93,13 +78,11 @@ impl Link {
     fn new(Wire { rank, stream, seed }: Wire) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
-        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
         setsockopt(&stream, sockopt::KeepAlive, &true)?;
         setsockopt(&stream, sockopt::TcpKeepIdle, &seconds(ASK_EVERY))?;
         setsockopt(&stream, sockopt::TcpKeepInterval, &seconds(ASK_EVERY))?;
         setsockopt(&stream, sockopt::TcpKeepCount, &seconds(GONE_AFTER))?;
-        setsockopt(&stream, sockopt::TcpUserTimeout, &millis(GONE_AFTER))?;
         let rank = usize::try_from(rank).expect("a u32 fits in usize");
         Ok(Self { rank, stream, seed })
     }
@@ -118,8 +101,8 @@ impl Link {
 
 impl Neighbours {
     pub(super) fn new(next: Wire, prev: Wire, patience: Duration) -> io::Result<Self> {
-        let (waited, aborter) = Default::default();
-        Ok(Self { next: Link::new(next)?, prev: Link::new(prev)?, patience, waited, aborter })
+        let waited = Waited::default();
+        Ok(Self { next: Link::new(next)?, prev: Link::new(prev)?, patience, waited })
     }
 
     pub(super) const fn next_rank(&self) -> usize {
@@ -184,12 +167,8 @@ impl Neighbours {
             sockets.push(PollFd::new(self.prev.stream.as_fd(), PollFlags::POLLIN));
         }
         let begun = Instant::now();
-        let look_up = PollTimeout::try_from(left.min(LOOK_UP)).unwrap_or(PollTimeout::ZERO);
-        let polled = poll(&mut sockets, look_up);
+        let polled = poll(&mut sockets, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         self.waited.add(begun.elapsed());
-        if self.aborter.is_aborted() {
-            return Err(CollectiveError::Aborted);
-        }
         match polled {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(link.lost(errno.into())),

@@ -52,6 +52,10 @@ impl Gang {
                 Some(meets) => meets.clone(),
                 None => uplink.await_rendezvous(MEETING_PATIENCE)?,
             };
+            if uplink.has_agent() && meets.secret().is_empty() {
+                let message = "it was told where its gang meets, and not the gang's secret";
+                return Err(Failure::Launch { rank, message: message.to_owned() }.into());
+            }
             join(meets.address(), &place, &Secret::of(&meets), &patience)
         };
         let ring = ring.map_err(|error| not_met(rank, &error))?;

@@ -58,7 +58,10 @@ async fn a_worker_says_where_it_is_and_what_it_has() {
     let _agent =
         Agent::start_at(&desk.url(), &lab.path("w0"), &[&place[..], &["--device", "cpu"]].concat());
     let (_, hello) = desk.guest(1).await;
-    assert_eq!((hello.protocol, &*hello.node, &*hello.domain), (1, "n1", "rack-7"));
+    assert_eq!(
+        (hello.protocol, &*hello.node, &*hello.domain),
+        (clade_proto::PROTOCOL, "n1", "rack-7")
+    );
     let labels =
         [("zone", "a"), ("gpu", "")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     assert_eq!(hello.labels, labels.into());
@@ -184,7 +187,9 @@ async fn an_agent_of_another_protocol_ends_and_says_what_to_do() {
     session.refuse(None, RefusalReason::Protocol).await;
     let (went_well, said) = end_of(&mut agent).await;
     assert!(!went_well, "{said}");
-    assert!(said.contains("version 1 of the protocol (the test says so): install"), "{said}");
+    let version =
+        format!("version {} of the protocol (the test says so): install", clade_proto::PROTOCOL);
+    assert!(said.contains(&version), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
