@@ -91,6 +91,6 @@ mod tests {
         assert_ne!(first.secret().unwrap(), second.secret().unwrap());
         assert_eq!((second.node.as_str(), second.domain.as_str()), ("n", "d"));
         assert_eq!(second.labels, first.labels);
-        assert_eq!(second.protocol, 1);
+        assert_eq!(second.protocol, PROTOCOL);
     }
 }
