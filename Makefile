@@ -22,9 +22,9 @@ setup: ## Fetch libtorch, build tools, the sentence encoder and the CLIP vocabul
 	@deploy/setup/encoder.sh
 	@deploy/setup/vocabulary.sh
 
-pictures: setup ## Fetch the demo's pictures and convert them to a dataset (once)
+pictures: setup build ## Fetch the demo's pictures and convert them to a dataset (once)
 	@deploy/setup/pictures.sh
-	@exec $(CARGO) run --quiet --release -p clade-clipart
+	@exec target/release/clade-clipart
 
 build: setup ## Build every program, optimised
 	@exec $(CARGO) build --release --workspace --bins
@@ -32,9 +32,10 @@ build: setup ## Build every program, optimised
 demo: setup pictures build ## Run the whole job on this machine; FRESH=1 starts over
 	@exec target/release/clade up -f deploy/demo/run.yaml $(if $(filter 1,$(FRESH)),--fresh)
 
+# One set of features for programs and tests: `--bins` alone would build tokio and all above it a second time.
 # `--show-output` also prints what passing tests say, which is where `skipped: why` stands.
 test: setup route-venv s3-venv etcd ## Run every test; what this machine lacks is printed as `skipped: why`
-	@exec $(CARGO) build --workspace --bins
+	@exec $(CARGO) build --workspace --bins --tests
 	@exec $(CARGO) test --workspace -- --show-output
 
 test-outages: etcd ## Take all of etcd down for a minute under three coordinators
@@ -53,18 +54,16 @@ bench-tokens: setup ## Tokenize beside open_clip, on one core each, and print th
 bench-data: build ## Load, index and shard beside webdataset and cp, by turns, and print the ratios (PyTorch, about 6 GB; BENCH='--only loader')
 	@exec deploy/bench/run.sh data.py $(BENCH)
 
-bench-orchestrator: setup s3-venv etcd ## Measure the scheduler alone, 10,000 connected workers, and how soon a real cluster notices and goes on
-	@$(CARGO) build --release --workspace --bins
+bench-orchestrator: build s3-venv etcd ## Measure the scheduler alone, 10,000 connected workers, and how soon a real cluster notices and goes on
 	@target/release/clade-load decisions
 	@target/release/clade-load connected
 	@exec target/release/clade-arena marks
 
-bench-gang: setup ## Train on two ranks beside one with two threads, by turns, and print the ratio (BENCH='--preset tiny')
-	@$(CARGO) build --release -p clade-worker -p clade-load
+bench-gang: build ## Train on two ranks beside one with two threads, by turns, and print the ratio (BENCH='--preset tiny')
 	@exec target/release/clade-load gang $(BENCH)
 
 chaos: setup s3-venv etcd ## Play with a cluster of real processes (ROUNDS=10 SEED=1); the same run must end the same
-	@$(CARGO) build --workspace --bins
+	@$(CARGO) build --workspace --bins --tests
 	@exec target/debug/clade-arena chaos --steps 600 --faults-for 90 --rounds $(or $(ROUNDS),10) --seed $(or $(SEED),1)
 
 simulate: ## Play seeded worlds around the scheduler (SEEDS=20000; SEED=… for one, with its trace)
@@ -102,7 +101,7 @@ verify: setup s3-venv route-venv etcd ## Check formatting, lints, docs and tests
 	@RUSTDOCFLAGS='-D warnings' exec $(CARGO) doc --workspace --no-deps --document-private-items
 	@if command -v cargo-deny >/dev/null; then exec $(CARGO) deny check; else echo 'skipped: cargo deny: it is not installed'; fi
 	@if command -v shellcheck >/dev/null; then exec shellcheck -x deploy/setup/*.sh deploy/bench/*.sh deploy/gpu/*.sh charts/check/*.sh; else echo 'skipped: shellcheck: it is not installed'; fi
-	@exec $(CARGO) build --workspace --bins
+	@exec $(CARGO) build --workspace --bins --tests
 	@exec $(CARGO) test --workspace
 
 chart: ## Judge the Helm chart and the Dockerfiles, without a cluster (once: helm and linters, 260 MB)
