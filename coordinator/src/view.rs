@@ -290,6 +290,10 @@ impl RunView<'_> {
         // Only the leader hears how far a gang is.
         let phase = phase_name(&work.phase, seen.is_some() || self.observed.is_mirror());
         let mut reason = self.reason(id, work);
+        let (ranks, most) = (self.ranks(id, work).len(), self.run.ranks(id));
+        if matches!(work.phase, Phase::Running(_)) && ranks < most as usize {
+            reason.push_str(&format!("; {ranks} of {most} ranks, for want of seats"));
+        }
         if let (Phase::Running(_), Some(failure)) = (&work.phase, &work.last_failure) {
             reason.push_str(&format!("; restarted after: {failure}"));
         }
@@ -375,6 +379,7 @@ fn because(cause: &Stop) -> String {
         Stop::Drained { node } => format!(": node {node} is drained"),
         Stop::DeviceWithdrawn { seat } => format!(": the device of {seat} was withdrawn"),
         Stop::Hung { seconds } => format!(": no step for {seconds} s"),
+        Stop::Widened { to } => format!(": there are seats for {to} ranks"),
     }
 }
 

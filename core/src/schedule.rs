@@ -28,6 +28,7 @@ mod step;
 mod trust;
 mod undo;
 mod way;
+mod widths;
 mod workers;
 
 pub use admission::{Unplaceable, admit};
@@ -60,6 +61,9 @@ pub struct Limits {
     pub pause: Millis,
     /// A gang makes way for one of its priority only if it has at least so much less left to do.
     pub way: Millis,
+    /// A gang that may have fewer ranks than its most takes fewer if it had to wait longer for more; twice what
+    /// its start is taken to last if nobody saw it.
+    pub narrow: Millis,
     /// Changed objects beyond which one event begins nothing more: it may share a transaction.
     pub objects: usize,
 }
@@ -74,6 +78,7 @@ impl Default for Limits {
             quarantine: Millis(600_000),
             pause: Millis(2_000),
             way: Millis(600_000),
+            narrow: Millis(120_000),
             objects: 80,
         }
     }

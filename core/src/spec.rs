@@ -8,6 +8,7 @@ mod message;
 mod steps;
 mod units;
 mod validate;
+mod widths;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use crate::ids::{ModelId, RunName, Step};
 
 pub use message::SpecError;
 pub use units::{Count, Share, Span};
+pub use widths::all_widths;
 
 /// Bytes of the longest document: it is kept whole in one row of the state.
 const LONGEST: usize = 256 << 10;
@@ -189,11 +191,16 @@ pub enum LrSchedule {
     Cosine,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CheckpointPolicy {
+    /// The longest time between two checkpoints of a model. It is shorter where that loses less: Young's
+    /// interval for what a checkpoint was measured to cost, and for `failuresPerDay`.
     #[serde(default = "default_checkpoint_every")]
     pub every: Span,
+    /// Share of the seats that fail in a day.
+    #[serde(default = "default_failures_per_day")]
+    pub failures_per_day: Share,
     /// Newest checkpoints kept per model.
     #[serde(default = "default_checkpoint_keep")]
     pub keep: u32,
@@ -243,6 +250,10 @@ pub struct Requires {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Gang {
     pub ranks: u32,
+    /// With fewer seats than `ranks` but at least so many it trains, too, on a part of them that keeps
+    /// the batch. All of `ranks` or nothing if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_ranks: Option<u32>,
     /// Restarts by its own fault without a new checkpoint before the model is given up.
     pub restarts: u32,
     /// Gangs that may end without a new checkpoint, by whosever fault, before the model is given up.
@@ -293,6 +304,7 @@ impl Default for Gang {
     fn default() -> Self {
         Self {
             ranks: 1,
+            min_ranks: None,
             restarts: 5,
             fruitless: 30,
             backoff: Backoff { from: Span::from_millis(1_000), to: Span::from_millis(60_000) },
@@ -321,7 +333,11 @@ impl std::fmt::Display for Requires {
 
 impl Default for CheckpointPolicy {
     fn default() -> Self {
-        Self { every: default_checkpoint_every(), keep: default_checkpoint_keep() }
+        Self {
+            every: default_checkpoint_every(),
+            failures_per_day: default_failures_per_day(),
+            keep: default_checkpoint_keep(),
+        }
     }
 }
 
@@ -350,7 +366,11 @@ const fn default_weight_decay() -> f64 {
     0.1
 }
 const fn default_checkpoint_every() -> Span {
-    Span::from_millis(30_000)
+    Span::from_millis(600_000)
+}
+/// Interruptions by hardware and others per GPU and day, as published for large fleets.
+const fn default_failures_per_day() -> Share {
+    Share(0.0027)
 }
 const fn default_checkpoint_keep() -> u32 {
     3

@@ -57,10 +57,20 @@ pub fn wait_for<T>(
 impl System {
     /// Starts `clade up` that stays, its data and toy dataset below `folder`.
     pub fn up(folder: &Path, workers: u32) -> anyhow::Result<Self> {
+        Self::up_in(folder, workers, &[])
+    }
+
+    /// The same with variables in its environment.
+    pub fn up_in(
+        folder: &Path,
+        workers: u32,
+        environment: &[(String, String)],
+    ) -> anyhow::Result<Self> {
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         let log = std::fs::File::create(folder.join("up.log"))?;
         let up = clade()?
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .args(["up", "--workers", &workers.to_string(), "--threads-per-rank", "1"])
             .args(["--listen", &format!("127.0.0.1:{port}"), "--plain"])
             .arg("--data")
@@ -70,14 +80,33 @@ impl System {
             .stderr(log)
             .spawn()?;
         let system = Self { up, url, folder: folder.to_owned() };
-        wait_for("the workers to attach", Duration::from_secs(90), || {
-            let attached = system.status().ok().map(|status| {
+        system.wait_attached(workers)?;
+        Ok(system)
+    }
+
+    /// Waits until exactly so many workers are attached.
+    pub fn wait_attached(&self, workers: u32) -> anyhow::Result<()> {
+        wait_for(&format!("{workers} workers"), Duration::from_secs(90), || {
+            let attached = self.status().ok().map(|status| {
                 let workers = status["workers"].as_array().cloned().unwrap_or_default();
                 workers.iter().filter(|worker| worker["phase"] == "attached").count()
             });
-            Ok(attached.filter(|attached| *attached >= workers as usize))
-        })?;
-        Ok(system)
+            Ok(attached.filter(|attached| *attached == workers as usize).map(|_| ()))
+        })
+    }
+
+    /// Starts a worker of one seat that nobody restarts.
+    pub fn hire(&self, name: &str) -> anyhow::Result<Hired> {
+        let log = std::fs::File::create(self.folder.join(format!("{name}.log")))?;
+        let agent = Command::new(programs()?.join("clade-worker"))
+            .args(["agent", "--coordinator", &self.url, "--name", name, "--slots", "1"])
+            .args(["--threads-per-rank", "1", "--device", "cpu", "--exit-with-stdin", "--state"])
+            .arg(self.folder.join("data").join(name))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        Ok(Hired(agent))
     }
 
     fn client(&self, args: &[&str]) -> anyhow::Result<Output> {
@@ -184,6 +213,16 @@ impl Drop for System {
         // Its children end when their standard input does.
         self.up.kill().ok();
         self.up.wait().ok();
+    }
+}
+
+/// A worker beside those of `clade up`. Dropping it kills it, and its ranks with it.
+pub struct Hired(Child);
+
+impl Drop for Hired {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 

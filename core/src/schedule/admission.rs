@@ -6,10 +6,12 @@ use crate::spec::{Requires, RunSpec};
 
 /// A gang that no arrangement of the workers there are can seat.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("spec.gangs.{gang}.ranks: {ranks} seats{} are needed and the cluster has {seats}; {}",
+#[error("spec.gangs.{gang}.{field}: {ranks} seats{} are needed and the cluster has {seats}; {}",
     of(.requires), way_out(*.fits))]
 pub struct Unplaceable {
     pub gang: &'static str,
+    /// Where the document says so.
+    pub field: &'static str,
     pub ranks: u32,
     pub requires: Requires,
     /// Seats that would do, of the kind of which there are most.
@@ -33,16 +35,26 @@ pub fn admit(state: &State, spec: &RunSpec) -> Result<(), Unplaceable> {
     if state.workers.is_empty() {
         return Ok(());
     }
-    let training = &spec.spec.training;
-    let parts = training.global_batch / training.micro_batch.max(1);
-    let jobs = (1, &spec.spec.gangs.jobs.requires);
-    let of = |model| (spec.gang(model).ranks, &spec.gang(model).requires);
+    let parts = spec.micro_batches();
+    let jobs = ("ranks", 1, &spec.spec.gangs.jobs.requires);
+    let of = |model| {
+        let gang = spec.gang(model);
+        let field = if gang.least() < gang.ranks { "minRanks" } else { "ranks" };
+        (field, gang.least(), &gang.requires)
+    };
     let all = [("seed", of(ModelId::Seed)), ("expert", of(ModelId::Expert(0))), ("jobs", jobs)];
-    for (gang, (ranks, requires)) in all {
+    for (gang, (field, ranks, requires)) in all {
         let seats = state.index.capacity(&state.workers, requires);
         if ranks > seats {
             let fits = (1..=seats).rev().find(|fits| parts.is_multiple_of(*fits));
-            return Err(Unplaceable { gang, ranks, requires: requires.clone(), seats, fits });
+            return Err(Unplaceable {
+                gang,
+                field,
+                ranks,
+                requires: requires.clone(),
+                seats,
+                fits,
+            });
         }
     }
     Ok(())

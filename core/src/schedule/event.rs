@@ -106,6 +106,8 @@ pub enum Action {
         fence: Fence,
         rank: u32,
         save: bool,
+        /// Whether it is asked where it stands before it is killed: it hangs.
+        tell: bool,
     },
     ShareRendezvous {
         worker: WorkerId,

@@ -49,9 +49,9 @@ impl Stepper<'_> {
             Some(living)
         });
         let Some(living) = stopped.flatten() else { return };
-        let save = self.saves_on_stop(run, id);
+        let (save, tell) = (self.saves_on_stop(run, id), self.hangs(run, id));
         for (rank, seat) in living {
-            self.act(Action::StopRank { seat, fence: fence.clone(), rank, save });
+            self.act(Action::StopRank { seat, fence: fence.clone(), rank, save, tell });
         }
         self.end_gang(&fence);
     }
@@ -60,11 +60,16 @@ impl Stepper<'_> {
     /// accident, since they share every gradient, and only if they still take steps.
     pub(super) fn saves_on_stop(&self, run: &RunName, id: WorkId) -> bool {
         let Some(work) = self.state.work(run, id) else { return false };
-        let is_hung = matches!(work.phase, Phase::Stopping { cause: Stop::Hung { .. }, .. });
         let is_torn = work
             .gang()
             .is_none_or(|gang| gang.exited.values().any(|it| matches!(it, Outcome::Failed(_))));
-        !is_hung && !is_torn
+        !self.hangs(run, id) && !is_torn
+    }
+
+    /// Whether a gang is being stopped because it took no step.
+    pub(super) fn hangs(&self, run: &RunName, id: WorkId) -> bool {
+        let phase = self.state.work(run, id).map(|work| &work.phase);
+        matches!(phase, Some(Phase::Stopping { cause: Stop::Hung { .. }, .. }))
     }
 
     /// Once all ranks are gone: looks at what they left, or concludes at once.

@@ -112,7 +112,7 @@ impl Stepper<'_> {
     fn keep_seats(&mut self, round: &mut Round, model: &ReadyModel) {
         round.looked += 1;
         let Some(run) = self.state.runs.get(&model.run) else { return };
-        let (ranks, requires) = (run.ranks(model.work), run.requires(model.work).clone());
+        let (ranks, requires) = (self.width(run, model.work), run.requires(model.work).clone());
         let mut is_first = false;
         for (kind, open) in self.open_seats(&requires) {
             if open < ranks || round.kept.contains_key(&kind) {
@@ -159,15 +159,21 @@ impl Stepper<'_> {
 
     /// Whether a work may take seats that are kept for another: it will be done before that one could
     /// have begun, or leaves it enough.
-    fn may_fill(&mut self, kept: &mut Kept, kind: &str, name: &RunName, id: WorkId) -> bool {
+    fn may_fill(
+        &mut self,
+        kept: &mut Kept,
+        kind: &str,
+        name: &RunName,
+        id: WorkId,
+        ranks: u32,
+    ) -> bool {
         if kept.shadow.is_none() {
-            kept.shadow = Some(self.shadow(kept, kind));
+            kept.shadow = Some(self.shadow(kept.ranks, kind));
         }
         let Some((at, spare)) = &mut kept.shadow else { return false };
-        if self.expected_end(name, id) <= *at {
+        if self.expected_end(name, id, ranks) <= *at {
             return true;
         }
-        let ranks = self.state.runs.get(name).map_or(u32::MAX, |run| run.ranks(id));
         if ranks > *spare {
             return false;
         }
@@ -175,8 +181,8 @@ impl Stepper<'_> {
         true
     }
 
-    /// When enough of what runs on `kind` will have ended to seat who waits for it.
-    fn shadow(&self, kept: &Kept, kind: &str) -> (u64, u32) {
+    /// When enough of what runs on `kind` will have ended to seat `ranks`, and how many seats beyond.
+    pub(super) fn shadow(&self, ranks: u32, kind: &str) -> (u64, u32) {
         let mut free = self.state.index.pools.free_of(&|it| it == kind);
         let mut ends: Vec<(u64, u32)> = Vec::new();
         for (name, run) in &self.state.runs {
@@ -188,22 +194,22 @@ impl Stepper<'_> {
                 if worker.is_some_and(|it| it.offer.kind == kind) {
                     let seats = gang.map_or(0, |gang| gang.alive().count());
                     let seats = u32::try_from(seats).unwrap_or(u32::MAX);
-                    ends.push((self.expected_end(name, id), seats));
+                    ends.push((self.expected_end(name, id, seats), seats));
                 }
             }
         }
         ends.sort_unstable();
         for (end, seats) in ends {
             free += seats;
-            if free >= kept.ranks {
-                return (end, free - kept.ranks);
+            if free >= ranks {
+                return (end, free - ranks);
             }
         }
         (u64::MAX, 0)
     }
 
-    /// When a work will be done, if it runs from now on; or gone, if it is leaving.
-    fn expected_end(&self, name: &RunName, id: WorkId) -> u64 {
+    /// When a work will be done, if it runs from now on with `ranks`; or gone, if it is leaving.
+    pub(super) fn expected_end(&self, name: &RunName, id: WorkId, ranks: u32) -> u64 {
         let now = self.now.0;
         let Some(run) = self.state.runs.get(name) else { return now };
         let Some(work) = run.works.get(&id) else { return now };
@@ -216,25 +222,25 @@ impl Stepper<'_> {
         let seen = self.state.seen.get(&(name.clone(), id));
         let reached = seen.map_or(0, super::progress::Seen::reached).max(work.committed_step().0);
         let left = run.steps_left(model, reached);
-        now.saturating_add(left.saturating_mul(pace) / 1_000)
+        now.saturating_add(run.stretched(id, left.saturating_mul(pace) / 1_000, ranks))
     }
 
     /// Takes seats for a whole gang and starts it, or changes nothing.
     fn seat(&mut self, round: &mut Round, name: &RunName, id: WorkId) -> bool {
-        let Some(ranks) = self.state.runs.get(name).map(|run| run.ranks(id)) else { return false };
-        if self.state.index.pools.free() < ranks {
+        let free = self.state.index.pools.free();
+        let Some(run) = self.state.runs.get(name) else { return false };
+        if free < run.least(id) {
             return false;
         }
-        let found = self.find_seats(name, id, &|kind| !round.kept.contains_key(kind));
-        let found = found.or_else(|| {
-            let kinds: Vec<String> = round.kept.keys().cloned().collect();
-            round.looked += u32::from(!kinds.is_empty());
-            kinds.into_iter().find_map(|kind| {
-                let seats = self.find_seats(name, id, &|it| it == kind)?;
-                let kept = round.kept.get_mut(&kind)?;
-                self.may_fill(kept, &kind, name, id).then_some(seats)
-            })
-        });
+        let mut ranks =
+            if run.least(id) < run.ranks(id) { self.width(run, id) } else { run.ranks(id) };
+        let mut found = self.seats_for_all(round, name, id, ranks);
+        while found.is_none()
+            && let Some(fewer) = self.fewer(name, id, ranks)
+        {
+            ranks = fewer;
+            found = self.seats_for_all(round, name, id, ranks);
+        }
         let Some(seats) = found else { return false };
         let gang = Gang { seats: seats.clone(), ..Gang::default() };
         self.change(name, id, |work| work.phase = Phase::Running(gang));
@@ -246,16 +252,40 @@ impl Stepper<'_> {
         true
     }
 
+    /// Seats for a gang of `ranks`: none that are kept for others, except those it may fill.
+    fn seats_for_all(
+        &mut self,
+        round: &mut Round,
+        name: &RunName,
+        id: WorkId,
+        ranks: u32,
+    ) -> Option<Vec<Seat>> {
+        if self.state.index.pools.free() < ranks {
+            return None;
+        }
+        let found = self.find_seats(name, id, ranks, &|kind| !round.kept.contains_key(kind));
+        found.or_else(|| {
+            let kinds: Vec<String> = round.kept.keys().cloned().collect();
+            round.looked += u32::from(!kinds.is_empty());
+            kinds.into_iter().find_map(|kind| {
+                let seats = self.find_seats(name, id, ranks, &|it| it == kind)?;
+                let kept = round.kept.get_mut(&kind)?;
+                self.may_fill(kept, &kind, name, id, ranks).then_some(seats)
+            })
+        })
+    }
+
     /// Seats for a whole gang on devices of one kind that `may_use` allows.
     fn find_seats(
         &self,
         name: &RunName,
         id: WorkId,
+        ranks: u32,
         may_use: &dyn Fn(&str) -> bool,
     ) -> Option<Vec<Seat>> {
         let run = self.state.runs.get(name)?;
         let work = run.works.get(&id)?;
-        let (requires, ranks) = (run.requires(id), run.ranks(id));
+        let requires = run.requires(id);
         let pools = &self.state.index.pools;
         let nodes = &self.state.nodes;
         let is_slow =
@@ -276,7 +306,7 @@ impl Stepper<'_> {
     fn preempt_for(&mut self, name: &RunName, id: WorkId) {
         let Some(run) = self.state.runs.get(name) else { return };
         let priority = run.head.spec.spec.priority;
-        let (requires, ranks) = (run.requires(id), run.ranks(id));
+        let (requires, ranks) = (run.requires(id), self.width(run, id));
         let is_lower = |run: &super::Run| run.head.spec.spec.priority < priority;
         if !self.state.runs.values().any(is_lower) {
             return;

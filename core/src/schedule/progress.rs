@@ -15,6 +15,9 @@ pub(super) struct Seen {
     done: Option<u64>,
     /// When that was first told.
     at: Millis,
+    seated_at: Millis,
+    /// Milliseconds from its order to its first step.
+    start: Option<u64>,
     /// When it is judged hung.
     pub(super) deadline: Millis,
     gaps: Gaps,
@@ -80,7 +83,12 @@ const fn upper_bound(bucket: u32) -> u64 {
 
 impl Seen {
     pub(super) fn started(now: Millis, limits: &Limits) -> Self {
-        Self { at: now, deadline: Millis(now.0 + limits.first_step.0), ..Self::default() }
+        Self {
+            at: now,
+            seated_at: now,
+            deadline: Millis(now.0 + limits.first_step.0),
+            ..Self::default()
+        }
     }
 
     /// Its time begins anew: nothing could be heard, or something else than a step was.
@@ -99,6 +107,11 @@ impl Seen {
         self.pace
     }
 
+    /// Milliseconds that it took from its order to its first step; none if nobody saw that.
+    pub(super) const fn start(&self) -> Option<u64> {
+        self.start
+    }
+
     /// The newest step told, 0 before the first.
     pub(super) fn reached(&self) -> u64 {
         self.done.unwrap_or(0)
@@ -113,6 +126,9 @@ impl Seen {
                 let smoothed = |old: u64| (3 * old + per_step) / 4;
                 self.pace = Some(self.pace.map_or(per_step, smoothed).max(1));
             }
+        }
+        if self.done.is_none() {
+            self.start = Some(now.0.saturating_sub(self.seated_at.0));
         }
         self.done = Some(done);
         self.excuse(now, limits);
@@ -178,7 +194,7 @@ impl Stepper<'_> {
             seen.stepped(now, done, &limits);
             let (new, pace) = (seen.deadline, seen.pace);
             self.reschedule(&key, old, new);
-            self.learn(&fence.run, pace);
+            self.learn(fence, pace);
         }
         if let Some(slower) = verdict
             && let Some(node) = self.state.node_of(worker).cloned()
@@ -194,13 +210,14 @@ impl Stepper<'_> {
         hangs.insert((new, key.0.clone(), key.1));
     }
 
-    /// Keeps the run's pace, if it is news.
-    fn learn(&mut self, run: &RunName, pace: Option<u64>) {
-        let Some(pace) = pace else { return };
-        let Some(facts) = self.state.index.run(run) else { return };
+    /// Keeps the run's pace, as of a gang with all its ranks, if it is news.
+    fn learn(&mut self, fence: &Fence, pace: Option<u64>) {
+        let Some(run) = self.state.runs.get(&fence.run) else { return };
+        let Some(pace) = pace.map(|pace| run.shrunk(fence.work, pace)) else { return };
+        let Some(facts) = self.state.index.run(&fence.run) else { return };
         let is_known = facts.pace.is_some_and(|known| known.abs_diff(pace) * 4 <= known);
-        if !is_known && let Some(found) = self.state.runs.get(run) {
-            self.state.index.paced(found, pace);
+        if !is_known {
+            self.state.index.paced(run, pace);
         }
     }
 

@@ -133,11 +133,12 @@ pub fn why_waiting(state: &State, name: &RunName, work: WorkId, now: Millis) -> 
     if state.workers.values().all(|worker| worker.lost_at.is_some()) {
         return Some(Wait::NoWorkers);
     }
-    let (needed, requires) = (run.ranks(work), run.requires(work));
+    let requires = run.requires(work);
     let capacity = state.index.capacity(&state.workers, requires);
-    if needed > capacity {
+    let Some(needed) = run.widest(work, capacity) else {
+        let needed = run.least(work);
         return Some(Wait::TooWide { needed, capacity, requires: requires.clone() });
-    }
+    };
     // Whoever seats are kept for goes first, as long as it waits.
     let asked = work;
     let ahead = state.kept.iter().find(|(kind, (run, work))| {

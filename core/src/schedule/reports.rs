@@ -53,7 +53,7 @@ impl Stepper<'_> {
             seat,
             fence: run.fence(id)?,
             rank,
-            ranks: run.ranks(id),
+            ranks: u32::try_from(work.gang().map_or(0, |gang| gang.seats.len())).unwrap_or(0),
             store: run.head.spec.spec.store.clone(),
             resume: history.next(),
             fallbacks: history.collect(),
@@ -130,7 +130,9 @@ impl Stepper<'_> {
             .and_then(|run| usize::try_from(run.head.spec.spec.training.checkpoint.keep).ok())
             .unwrap_or(usize::MAX);
         let seen = self.state.seen.get(&(fence.run.clone(), fence.work));
+        let run = self.state.runs.get(&fence.run);
         let pace = seen.and_then(super::progress::Seen::pace);
+        let pace = pace.zip(run).map(|(pace, run)| run.shrunk(fence.work, pace));
         let dropped = self.change(&fence.run, fence.work, |work| {
             work.pace = pace.or(work.pace);
             let mut dropped: Vec<CheckpointRef> = Vec::new();

@@ -38,6 +38,8 @@ pub struct State {
     pub(super) unsettled: bool,
     /// When gangs were last asked to make way, or found not to have to.
     pub(super) weighed: Millis,
+    /// The gang that was last asked to leave so that it can have more seats.
+    pub(super) widened: Option<(RunName, WorkId)>,
     /// For whom free seats of a kind of device are kept, as placement last left it.
     pub(super) kept: BTreeMap<String, (RunName, WorkId)>,
     pub(super) index: Index,
@@ -200,6 +202,10 @@ pub enum Stop {
     /// No step for so long.
     Hung {
         seconds: u64,
+    },
+    /// There are seats for more ranks than it has.
+    Widened {
+        to: u32,
     },
 }
 
@@ -367,6 +373,7 @@ impl Stop {
             Self::Drained { .. } => "drained",
             Self::DeviceWithdrawn { .. } => "device_withdrawn",
             Self::Hung { .. } => "hung",
+            Self::Widened { .. } => "widened",
         }
     }
 }
@@ -495,12 +502,41 @@ impl Run {
         self.due(model).0.saturating_sub(reached.max(first))
     }
 
-    /// Ranks that `work` is seated with.
+    /// Ranks that `work` is seated with if there are enough seats.
     pub const fn ranks(&self, work: WorkId) -> u32 {
         match work {
             WorkId::Job(_) => 1,
             WorkId::Model(model) => self.head.spec.gang(model).ranks,
         }
+    }
+
+    /// Ranks below which `work` waits.
+    pub fn least(&self, work: WorkId) -> u32 {
+        match work {
+            WorkId::Job(_) => 1,
+            WorkId::Model(model) => self.head.spec.gang(model).least(),
+        }
+    }
+
+    /// The most ranks that `work` may have on so many seats.
+    pub fn widest(&self, work: WorkId, seats: u32) -> Option<u32> {
+        match work {
+            WorkId::Job(_) => (seats > 0).then_some(1),
+            WorkId::Model(model) => self.head.spec.widest(model, seats),
+        }
+    }
+
+    /// What lasts `time` with all its ranks, with `ranks` of them: a step's work is shared by all.
+    pub(super) fn stretched(&self, work: WorkId, time: u64, ranks: u32) -> u64 {
+        let all = u64::from(self.ranks(work));
+        time.saturating_mul(all) / u64::from(ranks.max(1))
+    }
+
+    /// What would last so long with all its ranks as `time` with those of its gang.
+    pub(super) fn shrunk(&self, work: WorkId, time: u64) -> u64 {
+        let gang = self.works.get(&work).and_then(Work::gang);
+        let seats = gang.map_or(u64::from(self.ranks(work)), |gang| gang.seats.len() as u64);
+        (time.saturating_mul(seats) / u64::from(self.ranks(work).max(1))).max(1)
     }
 
     /// What the seats of `work` must offer.

@@ -323,5 +323,6 @@ impl Stepper<'_> {
         self.judge_hangs();
         self.end_quarantines();
         self.make_way();
+        self.widen();
     }
 }

@@ -27,6 +27,7 @@ mod parts;
 mod placing;
 mod steps;
 mod trust;
+mod widths;
 
 const DEMO: &str = include_str!("../../../deploy/demo/run.yaml");
 
@@ -102,7 +103,9 @@ impl Script {
                         start.fence, start.rank, start.seat
                     )
                 }
-                Action::StopRank { seat, fence, rank, save } => {
+                Action::StopRank { seat, fence, rank, save, tell } => {
+                    let save =
+                        if tell { "false, told where it stands".into() } else { save.to_string() };
                     format!("stop {fence} rank {rank} on {seat}, save: {save}")
                 }
                 Action::ShareRendezvous { worker, fence, .. } => {

@@ -97,7 +97,7 @@ impl Stepper<'_> {
     fn make_way_for(&mut self, model: &ReadyModel, kinds: &mut BTreeMap<String, Weighed>) -> bool {
         let Some(run) = self.state.runs.get(&model.run) else { return true };
         let Some(work) = run.works.get(&model.work) else { return true };
-        let (ranks, requires) = (run.ranks(model.work), run.requires(model.work).clone());
+        let (ranks, requires) = (self.width(run, model.work), run.requires(model.work).clone());
         let left = self.time_left(&model.run, model.work).filter(|_| work.fruitless == 0);
         let open = self.open_seats(&requires);
         let is_wide_enough = |kind: &str| open.get(kind).is_some_and(|open| *open >= ranks);
@@ -221,7 +221,7 @@ impl Stepper<'_> {
     }
 
     /// Free seats that would do.
-    fn free_for(&self, requires: &Requires, kind: &str) -> u32 {
+    pub(super) fn free_for(&self, requires: &Requires, kind: &str) -> u32 {
         let accepts = |id: &WorkerId| {
             self.state.workers.get(id).is_some_and(|worker| requires.accepts(&worker.offer))
         };
@@ -247,7 +247,7 @@ impl Stepper<'_> {
 
     /// Milliseconds that are left to a model while it runs; of a run that nobody has seen step, as
     /// placement takes it to be.
-    fn time_left(&self, name: &RunName, id: WorkId) -> Option<u64> {
+    pub(super) fn time_left(&self, name: &RunName, id: WorkId) -> Option<u64> {
         let seen = self.state.seen.get(&(name.clone(), id));
         self.time_left_from(name, id, seen.map_or(0, super::progress::Seen::reached))
     }
@@ -259,7 +259,9 @@ impl Stepper<'_> {
         let work = run.works.get(&id)?;
         let model = id.model()?;
         let steps = run.steps_left(model, reached.max(work.committed_step().0));
-        Some(steps.saturating_mul(pace) / 1_000)
+        let ranks =
+            work.gang().map_or(run.ranks(id), |gang| gang.seats.len().try_into().unwrap_or(0));
+        Some(run.stretched(id, steps.saturating_mul(pace) / 1_000, ranks))
     }
 }
 

@@ -86,7 +86,7 @@ impl Stepper<'_> {
             if !is_known {
                 let seat = Seat { worker: id.clone(), slot: *slot };
                 let (fence, rank) = (fence.clone(), *rank);
-                self.act(Action::StopRank { seat, fence, rank, save: false });
+                self.act(Action::StopRank { seat, fence, rank, save: false, tell: false });
             }
         }
         for (slot, (run, work)) in seated {
@@ -99,7 +99,8 @@ impl Stepper<'_> {
             let fence = Fence { run: run.clone(), work, incarnation: found.incarnation };
             if matches!(found.phase, Phase::Stopping { .. }) {
                 let save = self.saves_on_stop(&run, work);
-                self.act(Action::StopRank { seat, fence, rank, save });
+                let tell = self.hangs(&run, work);
+                self.act(Action::StopRank { seat, fence, rank, save, tell });
             } else {
                 self.excuse(&run, work);
                 if let Some(start) = self.start(&run, work, rank, seat) {

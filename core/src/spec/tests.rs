@@ -93,7 +93,7 @@ fn a_rule_that_is_broken_is_told_with_its_key() {
         "seed: {ranks: 2}",
         "seed: {ranks: 3}",
         &expect![
-            "spec.gangs.seed.ranks: 3 ranks cannot share the 2 micro-batches of globalBatch / microBatch evenly"
+            "spec.gangs.seed.ranks: 3 ranks cannot share the 2 micro-batches of globalBatch / microBatch evenly; 1, 2 can"
         ],
     );
     refused(

@@ -1,5 +1,6 @@
 //! The rules of a run document that can be judged without looking at the data.
 
+use super::widths::all_widths;
 use super::{ExpertSteps, RunSpec, Share, Spec};
 
 impl RunSpec {
@@ -46,12 +47,25 @@ impl RunSpec {
             ));
         }
         let parts = training.global_batch / training.micro_batch;
-        for (key, ranks) in [("seed", gangs.seed.ranks), ("expert", gangs.expert.ranks)] {
-            if parts % ranks != 0 {
-                return Err(format!(
-                    "spec.gangs.{key}.ranks: {ranks} ranks cannot share the {parts} micro-batches \
-                     of globalBatch / microBatch evenly"
-                ));
+        for (key, gang) in [("seed", &gangs.seed), ("expert", &gangs.expert)] {
+            let least = gang.min_ranks.iter().map(|ranks| ("minRanks", *ranks));
+            for (field, ranks) in least.chain([("ranks", gang.ranks)]) {
+                if ranks == 0 {
+                    return Err(format!("spec.gangs.{key}.{field}: must be at least 1"));
+                }
+                if field == "minRanks" && ranks > gang.ranks {
+                    return Err(format!(
+                        "spec.gangs.{key}.minRanks: {ranks} is more than ranks, which is {}",
+                        gang.ranks
+                    ));
+                }
+                if parts % ranks != 0 {
+                    let can = all_widths(parts, 1_024);
+                    return Err(format!(
+                        "spec.gangs.{key}.{field}: {ranks} ranks cannot share the {parts} \
+                         micro-batches of globalBatch / microBatch evenly; {can} can"
+                    ));
+                }
             }
         }
         match training.expert_steps {

@@ -281,7 +281,7 @@ impl World {
                 let worker = start.seat.worker.clone();
                 self.order(term, &worker, Down::Start(Box::new(start)));
             }
-            Action::StopRank { seat, fence, rank, save } => {
+            Action::StopRank { seat, fence, rank, save, .. } => {
                 self.order(term, &seat.worker, Down::Stop { fence, rank, save });
             }
             Action::ShareRendezvous { worker, fence, address } => {

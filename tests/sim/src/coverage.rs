@@ -89,6 +89,7 @@ pub const ALL: [(&str, &[&str]); 10] = [
             "drained",
             "device_withdrawn",
             "hung",
+            "widened",
         ],
     ),
     (

@@ -49,12 +49,19 @@ struct Shape {
     experts: u64,
     seed_ranks: u64,
     ranks: u64,
+    /// Whether gangs may have fewer ranks than their most.
+    is_elastic: bool,
     priority: i64,
     is_mixed: bool,
 }
 
 fn spec(random: &mut Random, kind: Kind, name: &str, shape: &Shape) -> RunSpec {
-    let Shape { experts, seed_ranks, ranks, priority, is_mixed } = shape;
+    let Shape { experts, seed_ranks, ranks, is_elastic, priority, is_mixed } = shape;
+    let least = |ranks: &u64| match is_elastic {
+        true => format!("minRanks: {}, ", 1.max(ranks / 4)),
+        false => String::new(),
+    };
+    let (seed_least, least) = (least(seed_ranks), least(ranks));
     let seed_steps = 30 + random.below(40);
     let expert_steps = if random.below(3) == 0 {
         format!("{{proportional: {}}}", 128 * experts * (20 + random.below(20)))
@@ -92,14 +99,14 @@ fn spec(random: &mut Random, kind: Kind, name: &str, shape: &Shape) -> RunSpec {
         .replace(
             "seed: {ranks: 2}",
             &format!(
-                "seed: {{ranks: {seed_ranks}, restarts: {restarts}, fruitless: {fruitless}, \
+                "seed: {{ranks: {seed_ranks}, {seed_least}restarts: {restarts}, fruitless: {fruitless}, \
              backoff: {{from: 1s, to: 6s}}, grace: 3s{needs}}}"
             ),
         )
         .replace(
             "expert: {ranks: 1, restarts: 5, backoff: {from: 1s, to: 60s}, grace: 20s}",
             &format!(
-                "expert: {{ranks: {ranks}, restarts: {restarts}, fruitless: {fruitless}, \
+                "expert: {{ranks: {ranks}, {least}restarts: {restarts}, fruitless: {fruitless}, \
              backoff: {{from: 1s, to: 6s}}, grace: 3s{needs}}}"
             ),
         );
@@ -150,6 +157,7 @@ impl Setting {
             },
             seed_ranks: pick(random, &widths),
             ranks: if kind == Kind::Wide { 1 } else { pick(random, &widths) },
+            is_elastic: kind == Kind::Chaos && random.below(2) == 0,
             priority,
             is_mixed,
         };
@@ -165,6 +173,7 @@ impl Setting {
             first_step: Millis(20_000),
             hang: Millis(8_000),
             quarantine: Millis(10_000),
+            narrow: Millis(2_000),
             ..Limits::default()
         };
         let tars =

@@ -3,7 +3,7 @@
 use clade_core::ids::{Digest, ModelId, Stage};
 use clade_core::job::Failure;
 use clade_core::order;
-use clade_core::spec::{ExpertSteps, RunSpec, expert_pairs};
+use clade_core::spec::{ExpertSteps, RunSpec, all_widths, expert_pairs};
 use clade_model::config::ClipConfig;
 use clade_model::device::Placement;
 use clade_model::train::{TrainHyper, TrainOptions};
@@ -20,6 +20,8 @@ pub(super) struct Course {
     pub(super) placement: Placement,
     pub(super) options: TrainOptions,
     pub(super) global_batch: u32,
+    /// Of this gang.
+    pub(super) ranks: u32,
     /// The step at which this model's own stream of pairs begins.
     pub(super) from: u64,
     /// The step at which it is done.
@@ -36,10 +38,14 @@ impl Course {
             .map_err(|error| Failure::Config { message: error.to_string() })?;
         let training = &spec.spec.training;
         let global_batch = training.global_batch;
-        if !global_batch.is_multiple_of(job.ranks) {
-            let ranks = job.ranks;
+        let parts = spec.micro_batches();
+        if !parts.is_multiple_of(job.ranks) {
+            let (ranks, can) = (job.ranks, all_widths(parts, 1_024));
             return Err(Failure::Config {
-                message: format!("{ranks} ranks cannot share a batch of {global_batch} evenly"),
+                message: format!(
+                    "{ranks} ranks cannot share the {parts} micro-batches of a batch of {global_batch} \
+                     evenly; {can} can"
+                ),
             });
         }
         let data_key = keys::data_manifest(&job.run, model);
@@ -84,6 +90,7 @@ impl Course {
             placement: context.placement()?,
             options,
             global_batch,
+            ranks: job.ranks,
             from,
             due,
             data,

@@ -32,6 +32,10 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
             Phase::Stopping { cause, .. } => match cause {
                 Stop::Preempted { .. } | Stop::RunStopping | Stop::Drained { .. } => true,
                 Stop::DeviceWithdrawn { seat } => is_withdrawn(seat),
+                Stop::Widened { to } => {
+                    let seats = then.gang().map_or(0, |gang| gang.seats.len());
+                    u32::try_from(seats).is_ok_and(|seats| seats < *to)
+                }
                 Stop::RankGone | Stop::Hung { .. } => false,
             },
             Phase::Waiting

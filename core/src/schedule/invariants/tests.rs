@@ -54,7 +54,12 @@ fn run_named(name: &str, priority: i32) -> Box<RunSpec> {
     let demo = include_str!("../../../../deploy/demo/run.yaml");
     let document = demo
         .replace("name: clipart", &format!("name: {name}"))
-        .replace("  gangs:", &format!("  priority: {priority}\n  gangs:"));
+        .replace("  gangs:", &format!("  priority: {priority}\n  gangs:"))
+        // One of them may have fewer ranks than its most.
+        .replace(
+            "expert: {ranks: 1",
+            if priority > 0 { "expert: {ranks: 2, minRanks: 1" } else { "expert: {ranks: 1" },
+        );
     Box::new(RunSpec::parse(&document).expect("the demo's document is valid"))
 }
 

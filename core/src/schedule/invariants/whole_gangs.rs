@@ -1,4 +1,4 @@
-//! Whole Gangs: a gang has all of its seats or none, they are different ones, of one kind of device,
+//! Whole Gangs: a gang has all of its seats or none (as many as keep the batch, if it may have fewer), they are different ones, of one kind of device,
 //! and offer what the document requires (G1).
 //!
 //! Without it two gangs could each hold half and wait for each other for ever.
@@ -12,9 +12,9 @@ pub(super) fn check(change: &Change<'_>) -> Vec<String> {
     for (name, id, gang) in change.seated() {
         let Some(run) = change.after.runs.get(name) else { continue };
         let different: BTreeSet<_> = gang.seats.iter().collect();
-        if different.len() != gang.seats.len()
-            || u32::try_from(gang.seats.len()) != Ok(run.ranks(id))
-        {
+        let ranks = u32::try_from(gang.seats.len()).unwrap_or(u32::MAX);
+        let may_be = id.model().map_or(ranks == 1, |model| run.head.spec.may_have(model, ranks));
+        if different.len() != gang.seats.len() || !may_be {
             seen.push(format!("{name}/{id} holds {} seats", gang.seats.len()));
         }
         let offers = gang.seats.iter().filter_map(|seat| change.after.workers.get(&seat.worker));

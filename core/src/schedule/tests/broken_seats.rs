@@ -72,7 +72,13 @@ fn what_is_refused_leads_to_nothing_but_its_answer() {
     let script = seated();
     let (worker, fence) = (WorkerId("w1".into()), fence_of("expert-0#1"));
     let node = Object::Node(NodeName("n1".into()));
-    let stop = Action::StopRank { seat: seat("w1"), fence: fence.clone(), rank: 0, save: false };
+    let stop = Action::StopRank {
+        seat: seat("w1"),
+        fence: fence.clone(),
+        rank: 0,
+        save: false,
+        tell: false,
+    };
     let why = Refusal::UnknownWork;
     let refuse = Action::Refuse { worker, fence, why: why.clone() };
     let refused = Effects { refusal: Some(why), actions: vec![refuse], ..Effects::default() };

@@ -35,6 +35,8 @@ fn a_step_that_is_told_again_or_by_another_rank_is_no_sign_of_life() {
         }
         let Phase::Stopping { cause, .. } = &script.work("expert-0").phase else { panic!() };
         assert_eq!(*cause, Stop::Hung { seconds: 60 });
+        // Each rank is asked where it stands before it is killed.
+        assert_eq!(script.told.matches("save: false, told where it stands").count(), 2);
     }
 }
 

@@ -159,6 +159,15 @@ impl World {
                     && self.machines[agent.machine].node()
                         == &self.node_of(leader, effects, seat).unwrap_or_default()
             }),
+            Stop::Widened { to } => {
+                let run = leader.state.runs.get(&fence.run);
+                let model = fence.work.model();
+                let has_saved = then.committed.iter().any(|it| it.incarnation == fence.incarnation);
+                run.zip(model).is_some_and(|(run, model)| {
+                    let is_more = u32::try_from(gang.seats.len()).is_ok_and(|ranks| ranks < *to);
+                    is_more && run.head.spec.may_have(model, *to) && has_saved
+                })
+            }
             Stop::Hung { .. } => {
                 let (since, step) = leader.told.steps.get(fence).copied().unwrap_or_default();
                 let patience = if step == 0 { limits.first_step.0 } else { limits.hang.0 };

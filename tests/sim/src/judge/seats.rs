@@ -48,6 +48,27 @@ impl World {
         if let Some((worker, _)) = could.filter(|_| !is_one) {
             return Some(format!("{name}/{id} is spread although {worker} could hold it"));
         }
+        let is_alone = !state.runs.iter().any(|(other, waiting)| {
+            waiting.works.iter().any(|(it, work)| {
+                it.model().is_some()
+                    && (other, it) != (name, &id)
+                    && work.phase == Phase::Waiting
+                    && state.missing(other, *it).is_empty()
+            })
+        });
+        let spare = state.workers.iter().filter(|(_, it)| {
+            it.lost_at.is_none()
+                && Some(&it.offer.kind) == kind
+                && requires.accepts(&it.offer)
+                && !is_slow(&it.offer.node)
+        });
+        let spare = spare.map(|(worker, it)| {
+            usize::try_from(it.usable()).unwrap_or(0).saturating_sub(state.busy(worker))
+        });
+        let most = u32::try_from(ranks + spare.sum::<usize>()).ok()?;
+        if run.widest(id, most).is_some_and(|wider| wider as usize > ranks) && is_alone {
+            return Some(format!("{name}/{id} has {ranks} seats although it could have more"));
+        }
         let priority = run.head.spec.spec.priority;
         let offer = |seat: &Seat| state.workers.get(&seat.worker).map(|it| &it.offer);
         for (other, waiting) in &state.runs {

@@ -223,7 +223,7 @@ impl Fleet {
     fn perform(&mut self, action: Action) {
         match action {
             Action::StartRank(start) => self.starts(start),
-            Action::StopRank { seat, fence, rank, save } => self.stops(seat, fence, rank, save),
+            Action::StopRank { seat, fence, rank, save, .. } => self.stops(seat, fence, rank, save),
             Action::Inspect { fence } => self.inspects(fence),
             // Starting takes as long as it takes; nobody is refused or declared lost who comes back;
             // what is collected is not read.
