@@ -493,9 +493,9 @@ impl Task {
                 let worker = start.seat.worker.clone();
                 self.order(&worker, Order::StartRank(outside::start_rank(&start)));
             }
-            Action::StopRank { seat, fence, rank, save } => {
-                let stop =
-                    v1::StopRank { fence: Some((&fence).into()), slot: seat.slot, rank, save };
+            Action::StopRank { seat, fence, rank, save, tell } => {
+                let (slot, of) = (seat.slot, Some((&fence).into()));
+                let stop = v1::StopRank { fence: of, slot, rank, save, tell };
                 self.order(&seat.worker, Order::StopRank(stop));
             }
             Action::ShareRendezvous { worker, fence, address } => {

@@ -293,6 +293,7 @@ async fn a_checkpoint_that_is_not_in_the_store_as_reported_does_not_count() {
         parent: None,
         seed: 7,
         world_size: 1,
+        how: None,
         data: nothing,
         spec: nothing,
         code_version: "test".to_owned(),

@@ -72,6 +72,11 @@ impl AdamW {
         Self { options, decayed, exp_avg: moment(exp_avg), exp_avg_sq: moment(exp_avg_sq) }
     }
 
+    /// Both moments, where they lie.
+    pub(crate) fn moments(&self) -> [&Tensor; 2] {
+        [&self.exp_avg, &self.exp_avg_sq]
+    }
+
     /// Copies of both moments in host memory.
     pub fn to_host(&self) -> (Tensor, Tensor) {
         (self.exp_avg.to_device(Device::Cpu), self.exp_avg_sq.to_device(Device::Cpu))

@@ -24,6 +24,7 @@ pub mod folder;
 pub mod kmeans;
 pub mod memory;
 pub mod pixels;
+pub mod stacks;
 pub mod text;
 pub mod threads;
 pub mod tokenizer;

@@ -17,10 +17,12 @@ mod gradients;
 mod hyper;
 mod passes;
 mod pending;
+mod snapshot;
 mod update;
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 
 use tch::Tensor;
 
@@ -41,6 +43,8 @@ use gradients::Gradients;
 pub use hyper::{Schedule, TrainHyper};
 use passes::{Keep, Micro, Trace};
 use pending::Pending;
+pub use snapshot::Snapshot;
+use snapshot::copied;
 use update::number_on;
 
 /// Steps that may be queued on a GPU and not yet looked at.
@@ -204,6 +208,24 @@ impl Trainer {
         let (first, second) = self.optimizer.to_host();
         let (first, second) = (native::values(&first), native::values(&second));
         weights::write_optimizer(optimizer, layout, first, second, self.steps_done)
+    }
+
+    /// Sets aside what [`Self::save`] would write: training can go on while it is written.
+    ///
+    /// # Panics
+    ///
+    /// If a step was begun whose [`Self::outcome`] was not asked for.
+    pub fn snapshot(&self) -> Snapshot {
+        assert!(self.pending.is_empty(), "a step is under way");
+        let params = self.model.params();
+        let [first, second] = self.optimizer.moments().map(copied);
+        Snapshot {
+            layout: Arc::new(params.layout().clone()),
+            values: copied(params.masters()),
+            first,
+            second,
+            step: self.steps_done,
+        }
     }
 
     /// Updates known to be done, counted from the seed model.

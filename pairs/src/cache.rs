@@ -1,4 +1,4 @@
-//! Tars of the object store on this machine's disk, up to a size.
+//! Files of the object store on this machine's disk, up to a size: tars, and parts of checkpoints.
 //!
 //! A file is named by the digest of its content, so ranks, models and runs share it, and is proved by
 //! it while it is downloaded. What was used longest ago goes first; a reader keeps the few it has open, whose
@@ -40,6 +40,11 @@ impl Cache {
         bytes.saturating_mul(AT_A_TIME) <= self.capacity
     }
 
+    /// Whether one file of so many bytes may be kept, beside another like it.
+    pub const fn holds(&self, bytes: u64) -> bool {
+        bytes.saturating_mul(2) <= self.capacity
+    }
+
     /// Forgets a tar that turned out not to be what it was.
     pub fn discard(&self, sha256: &Digest) {
         // Whoever fetches it anew finds out if it cannot be removed.
@@ -79,6 +84,23 @@ impl Cache {
             let _ = std::fs::remove_file(&partial);
         }
         file
+    }
+
+    /// Puts the file of this digest at `into`, downloaded if it is not here: a second name where the disk
+    /// allows, else a copy. See [`Self::fetch`].
+    pub fn link<E: From<io::Error>>(
+        &self,
+        sha256: &Digest,
+        bytes: u64,
+        into: &Path,
+        download: impl FnOnce(&Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut file = self.fetch(sha256, bytes, download)?;
+        // It may have been thrown out since it was opened; what is open can still be read.
+        if std::fs::hard_link(self.path(sha256), into).is_err() {
+            io::copy(&mut file, &mut File::create(into)?)?;
+        }
+        Ok(())
     }
 
     /// The file, if it is here and whole; noted as used.

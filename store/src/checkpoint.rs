@@ -9,7 +9,7 @@ use std::path::Path;
 use clade_core::ids::{CheckpointRef, Digest, Incarnation, ModelId, RunName, Step};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::digest;
+use crate::digest::{Hashing, digest};
 use crate::error::StoreError;
 use crate::keys;
 use crate::store::{Store, decode, encode};
@@ -32,6 +32,9 @@ pub struct CheckpointManifest {
     pub parent: Option<CheckpointRef>,
     pub seed: u64,
     pub world_size: u32,
+    /// What else decides a step's bits: threads, instructions, the order of sums. For its writer to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub how: Option<serde_json::Value>,
     /// Digest of the data manifest.
     pub data: Digest,
     /// Digest of the run's `spec.json`.
@@ -211,16 +214,33 @@ pub async fn fetch(
     into: &Path,
 ) -> Result<CheckpointManifest, StoreError> {
     let manifest = read(store, run, at).await?;
-    let folder = keys::checkpoint(run, at);
     for part in &manifest.parts {
-        let key = format!("{folder}/{}", part.name);
-        if part.name.contains('/') || part.name == ".." {
-            let reason = "a part's name must be a plain file name".to_owned();
-            return Err(StoreError::Malformed { key, reason });
-        }
-        store.download(&key, &into.join(&part.name), &part.sha256).await?;
+        store.download(&self::part(run, at, part)?, &into.join(&part.name), &part.sha256).await?;
     }
     Ok(manifest)
+}
+
+/// Where a part of a checkpoint lies.
+///
+/// # Errors
+///
+/// If its name is no plain file name.
+pub fn part(run: &RunName, at: &CheckpointRef, part: &Part) -> Result<String, StoreError> {
+    let key = format!("{}/{}", keys::checkpoint(run, at), part.name);
+    if part.name.contains('/') || part.name == ".." {
+        let reason = "a part's name must be a plain file name".to_owned();
+        return Err(StoreError::Malformed { key, reason });
+    }
+    Ok(key)
+}
+
+/// Whether a file holds what a part is to hold.
+pub fn is_sound(file: &Path, part: &Part) -> Result<bool, StoreError> {
+    let failed = |error| StoreError::from_io(file.display().to_string(), error);
+    let mut found = Hashing::new(std::io::sink());
+    let mut file = std::fs::File::open(file).map_err(failed)?;
+    std::io::copy(&mut file, &mut found).map_err(failed)?;
+    Ok(found.finish().2 == part.sha256)
 }
 
 /// Removes a checkpoint, its manifest first.

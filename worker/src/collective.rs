@@ -11,6 +11,7 @@ mod patience;
 mod ring;
 mod secret;
 mod transfer;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -21,3 +22,4 @@ pub use patience::Patience;
 pub use ring::TcpRing;
 pub use secret::Secret;
 pub use transfer::Waited;
+pub use watched::{LastExchange, Watched};

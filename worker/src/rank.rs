@@ -7,6 +7,7 @@
 mod busy;
 mod dispatch;
 mod rate;
+mod stacks;
 mod uplink;
 
 use std::fs;
@@ -58,6 +59,7 @@ pub struct CacheChoice {
 
 /// Does the work of `job_file` as an agent's child.
 pub fn serve(job_file: &Path, place: Place) -> ExitCode {
+    stacks::prepare();
     let stdout = match private_stdout() {
         Ok(stdout) => stdout,
         Err(error) => {
@@ -66,6 +68,7 @@ pub fn serve(job_file: &Path, place: Place) -> ExitCode {
         }
     };
     let uplink = Uplink::open(Voice::Agent(stdout));
+    stacks::answer(&uplink);
     let hearing = Arc::clone(&uplink);
     // Ends with the process: nothing can interrupt a read of stdin.
     thread::spawn(move || listen(&hearing));
@@ -79,7 +82,9 @@ pub fn serve(job_file: &Path, place: Place) -> ExitCode {
 
 /// Does the work of `job_file` for a person, and returns how it ended.
 pub fn by_hand(job_file: &Path, place: Place) -> Outcome {
+    stacks::prepare();
     let uplink = Uplink::open(Voice::Person);
+    stacks::answer(&uplink);
     let outcome = match read_job(job_file) {
         Ok(job) => execute(job, place, &uplink),
         Err(failure) => Outcome::Failed(failure),

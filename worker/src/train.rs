@@ -8,6 +8,8 @@
 mod course;
 mod feed;
 mod gang;
+mod how;
+mod interval;
 mod keeper;
 mod metrics;
 mod origin;

@@ -15,6 +15,12 @@ pub(crate) fn keep_freed_memory() {
     }
 }
 
+/// The calling thread's number, as the system counts threads.
+pub(crate) fn thread_id() -> i32 {
+    // SAFETY: a system call without arguments.
+    unsafe { libc::gettid() }
+}
+
 /// The limit on this process's address space (`ulimit -v`), in bytes.
 pub(crate) fn address_space_limit() -> Option<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

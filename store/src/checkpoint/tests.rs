@@ -26,6 +26,7 @@ async fn write(store: &Store, step: u64, content: &str) -> CheckpointRef {
         parent: None,
         seed: 7,
         world_size: 1,
+        how: None,
         data: digest(b"data"),
         spec: digest(b"spec"),
         code_version: "test".to_owned(),

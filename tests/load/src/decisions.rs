@@ -156,7 +156,7 @@ impl Fleet {
                     });
                 }
             }
-            Action::StopRank { seat, fence, rank, save: _ } => {
+            Action::StopRank { seat, fence, rank, .. } => {
                 if self.ranks.remove(&seat).is_some() {
                     let (worker, outcome) = (seat.worker, Outcome::Stopped);
                     self.queue.push_back(Event::RankExited { worker, fence, rank, outcome });

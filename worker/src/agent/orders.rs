@@ -139,11 +139,15 @@ impl Agent {
     }
 
     fn stop_rank(&mut self, stop: &StopRank) -> Result<(), WireError> {
-        let StopRank { fence, slot, rank, save } = stop;
+        let StopRank { fence, slot, rank, save, tell } = stop;
         let fence = Fence::try_from(&required("fence", fence.clone())?)?;
         let key = RankKey { fence, rank: *rank };
         if let Some(live) = self.live.get(&key) {
-            live.wish(if *save { Wish::Save } else { Wish::Kill });
+            live.wish(match (save, tell) {
+                (true, _) => Wish::Save,
+                (false, true) => Wish::Tell,
+                (false, false) => Wish::Kill,
+            });
             return Ok(());
         }
         let stopped = Gone { slot: *slot, outcome: Outcome::Stopped };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clade_core::job::{Failure, Outcome};
 use clade_core::rendezvous::Rendezvous;
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout};
@@ -25,6 +25,8 @@ use crate::pipe::{self, FromRank, ToRank};
 
 /// Between SIGTERM and SIGKILL.
 const TERM_GRACE: Duration = Duration::from_secs(1);
+/// For a rank that does not go on to tell where it stands, before it is killed.
+const WHERE_PATIENCE: Duration = Duration::from_secs(3);
 /// Between a rank's last word and its exit.
 const EXIT_GRACE: Duration = Duration::from_secs(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -56,6 +58,8 @@ pub(super) enum Wish {
     Rendezvous(Rendezvous),
     /// Leave, after saving.
     Save,
+    /// Tell where it stands, then die: it does not go on.
+    Tell,
     /// Die at once.
     Kill,
 }
@@ -80,6 +84,8 @@ struct Watch {
     units: u64,
     outcome: Option<Outcome>,
     killed: Option<Killed>,
+    /// It was asked where it stands, and dies once it has told.
+    is_asked: bool,
     /// The next step of ending the rank, once that has begun.
     ending: Option<(Due, Instant)>,
 }
@@ -108,6 +114,7 @@ pub(super) async fn watch(
         units: 0,
         outcome: None,
         killed: None,
+        is_asked: false,
         ending: None,
     };
     let ended = CancellationToken::new();
@@ -156,6 +163,9 @@ impl Watch {
                     self.worked_at = self.heard_at;
                 }
             }
+            Ok(FromRank::ToldWhere) if self.is_asked => self.end_with(Signal::SIGKILL),
+            // A person asked.
+            Ok(FromRank::ToldWhere) => (),
             Ok(FromRank::Outcome(outcome)) => {
                 self.outcome = Some(outcome);
                 self.ending = Some((Due::Kill, self.heard_at + EXIT_GRACE));
@@ -184,6 +194,10 @@ impl Watch {
                     self.write(&ToRank::Stop { save: true }).await;
                 }
             }
+            Wish::Tell => {
+                self.killed = Some(Killed::Stopped);
+                self.ask_where();
+            }
             Wish::Kill => {
                 self.killed = Some(Killed::Stopped);
                 self.signal(Signal::SIGKILL);
@@ -210,9 +224,9 @@ impl Watch {
         match self.due().0 {
             Due::Stalled => {
                 let silent = self.heard_at.elapsed().max(self.worked_at.elapsed());
-                tracing::warn!(%fence, rank, ?silent, "a rank has stalled: killing it");
+                tracing::warn!(%fence, rank, ?silent, "a rank has stalled: it is asked where it stands, and killed");
                 self.killed = Some(Killed::Stalled(silent));
-                self.end_with(Signal::SIGKILL);
+                self.ask_where();
             }
             Due::Terminate => {
                 tracing::warn!(%fence, rank, "a rank did not leave in time");
@@ -221,6 +235,15 @@ impl Watch {
             }
             Due::Kill => self.end_with(Signal::SIGKILL),
         }
+    }
+
+    /// Asks the rank itself, not its group, for its stacks.
+    fn ask_where(&mut self) {
+        if let Err(error) = kill(self.pid, Signal::SIGUSR1) {
+            tracing::debug!(%error, pid = %self.pid, "a rank cannot be asked where it stands");
+        }
+        self.is_asked = true;
+        self.ending = Some((Due::Kill, Instant::now() + WHERE_PATIENCE));
     }
 
     fn end_with(&mut self, signal: Signal) {

@@ -16,6 +16,7 @@ use clade_core::rendezvous::Rendezvous;
 
 use super::busy::Busy;
 use super::rate::Rate;
+use crate::collective::LastExchange;
 use crate::context::{Ending, Reporter};
 use crate::pipe::{self, FromRank};
 
@@ -44,6 +45,7 @@ pub struct Uplink {
     rendezvous: Mutex<Option<Rendezvous>>,
     rendezvous_heard: Condvar,
     stop: Arc<AtomicBool>,
+    last_exchange: LastExchange,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +71,7 @@ impl Uplink {
             rendezvous: Mutex::default(),
             rendezvous_heard: Condvar::new(),
             stop: Arc::default(),
+            last_exchange: LastExchange::default(),
         })
     }
 
@@ -123,6 +126,16 @@ impl Uplink {
     /// Tells that a checkpoint's manifest exists.
     pub fn checkpoint_written(&self, step: Step, manifest: Digest) {
         self.say(FromRank::Checkpoint { step, manifest });
+    }
+
+    /// Where this rank's exchanges with its gang are noted.
+    pub fn last_exchange(&self) -> LastExchange {
+        self.last_exchange.clone()
+    }
+
+    /// Tells that its log says where this rank stands.
+    pub(super) fn told_where(&self) {
+        self.say(FromRank::ToldWhere);
     }
 
     /// Says the last word and waits until it is out.
@@ -198,7 +211,10 @@ fn write(mut voice: Voice, queued: &Receiver<FromRank>, units: &AtomicU64) {
 fn tell_person(message: &FromRank) {
     match message {
         // The outcome is printed, and whoever wrote a checkpoint has logged it.
-        FromRank::Alive { .. } | FromRank::Outcome(_) | FromRank::Checkpoint { .. } => (),
+        FromRank::Alive { .. }
+        | FromRank::Outcome(_)
+        | FromRank::Checkpoint { .. }
+        | FromRank::ToldWhere => (),
         FromRank::Rendezvous(address) => tracing::info!(?address, "listening for the gang"),
         FromRank::Progress { done, total, rate, loss, busy_ms: _ } => match loss {
             Some(loss) => tracing::info!("{done} of {total}, {rate:.1}/s, loss {loss:.4}"),

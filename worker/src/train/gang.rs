@@ -8,7 +8,7 @@ use clade_core::rendezvous::Rendezvous;
 use clade_model::collective::{Collective, CollectiveError, Solo};
 use clade_model::device::{self, Placement, Precision};
 
-use crate::collective::{MeetError, Meeting, Patience, Place, Secret, Waited, join};
+use crate::collective::{MeetError, Meeting, Patience, Place, Secret, Waited, Watched, join};
 use crate::context::{Context, Ending};
 use crate::rank::Uplink;
 
@@ -61,6 +61,7 @@ impl Gang {
         let ring = ring.map_err(|error| not_met(rank, &error))?;
         tracing::info!(rank, ranks = job.ranks, "the gang has met");
         let waited = ring.waited();
+        let ring = Watched::new(ring, uplink.last_exchange());
         Ok(Self { rank, collective: Box::new(ring), waited })
     }
 

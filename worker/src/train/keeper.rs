@@ -1,16 +1,16 @@
 //! Rank 0's pen: checkpoints and metrics.
 //!
-//! A checkpoint is written to the scratch folder between two steps and uploaded while training
-//! goes on, at most one at a time: parts, then the metrics up to it, then the manifest. Only then
+//! A checkpoint is copied in memory between two steps, and written to the scratch folder and uploaded while
+//! training goes on, at most one at a time: parts, then the metrics up to it, then the manifest. Only then
 //! is it reported. An upload that fails ends the rank.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clade_core::ids::{CheckpointRef, Incarnation, ModelId, RunName, Step};
 use clade_core::job::Failure;
-use clade_model::train::Trainer;
+use clade_model::train::{Snapshot, Trainer};
 use clade_model::weights::WeightsError;
 use clade_store::{CheckpointManifest, Store, StoreError, checkpoint, keys};
 use serde::Serialize;
@@ -18,6 +18,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::course::Course;
+use super::how::How;
+use super::interval::Interval;
 use crate::context::Context;
 use crate::rank::Uplink;
 
@@ -29,7 +31,7 @@ pub(super) struct Keeper {
     runtime: Handle,
     uplink: Arc<Uplink>,
     scratch: PathBuf,
-    every: Duration,
+    interval: Interval,
     saved_at: Instant,
     /// The step that is saved already: the origin's, or the last checkpoint's.
     saved_step: u64,
@@ -55,12 +57,13 @@ impl Keeper {
         if let Some(used) = context.block_on(used)? {
             return Err(already_used(&used));
         }
+        let policy = spec.spec.training.checkpoint;
         Ok(Self {
             store: store.clone(),
             runtime: runtime.clone(),
             uplink,
             scratch: scratch.clone(),
-            every: spec.spec.training.checkpoint.every.duration(),
+            interval: Interval::new(policy.every.duration(), policy.failures_per_day.0, job.ranks),
             saved_at: Instant::now(),
             saved_step: steps_done,
             uploading: None,
@@ -76,6 +79,7 @@ impl Keeper {
                 parent,
                 seed: spec.spec.seed,
                 world_size: job.ranks,
+                how: Some(serde_json::to_value(How::here(course)).expect("plain data")),
                 data: course.data_digest,
                 spec: course.spec_digest,
                 code_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -95,7 +99,7 @@ impl Keeper {
         if self.uploading.as_ref().is_some_and(JoinHandle::is_finished) {
             self.settle()?;
         }
-        Ok(self.uploading.is_none() && self.saved_at.elapsed() >= self.every)
+        Ok(self.uploading.is_none() && self.saved_at.elapsed() >= self.interval.get())
     }
 
     /// Saves the model as it is now, and uploads it in the background.
@@ -107,17 +111,12 @@ impl Keeper {
             return Ok(());
         }
         let folder = self.scratch.join(format!("step-{step}"));
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| StoreError::from_io(folder.display().to_string(), error))?;
-        trainer.save(&folder.join(MODEL_FILE), &folder.join(OPTIMIZER_FILE)).map_err(|error| {
-            if matches!(error, WeightsError::Broken { .. }) {
-                // Another try would end there too.
-                let message = format!("{error}: lower training.learningRate.peak");
-                return Failure::Data { message };
-            }
-            Failure::Storage { message: error.to_string() }
-        })?;
+        let snapshot = trainer.snapshot();
+        if let Some(interval) = self.interval.measured(self.saved_at.elapsed()) {
+            tracing::info!(?interval, cost = ?self.saved_at.elapsed(), "saving this often from now on");
+        }
         let upload = Upload {
+            snapshot,
             store: self.store.clone(),
             folder,
             manifest: CheckpointManifest { step: Step(step), cursor, ..self.template.clone() },
@@ -171,6 +170,7 @@ fn already_used(used: &CheckpointRef) -> Failure {
 
 /// One checkpoint on its way into the store.
 struct Upload {
+    snapshot: Snapshot,
     store: Store,
     folder: PathBuf,
     manifest: CheckpointManifest,
@@ -181,7 +181,13 @@ struct Upload {
 
 impl Upload {
     async fn perform(self) -> Result<(), Failure> {
-        let Self { store, folder, mut manifest, lines, first_line, uplink } = self;
+        let Self { snapshot, store, folder, mut manifest, lines, first_line, uplink } = self;
+        let into = folder.clone();
+        let written = tokio::task::spawn_blocking(move || write(&snapshot, &into)).await;
+        written.map_err(|error| Failure::Crashed {
+            rank: 0,
+            message: format!("writing a checkpoint crashed: {error}"),
+        })??;
         let CheckpointManifest { run, model, incarnation, step, .. } = manifest.clone();
         let target = keys::step(&run, model, incarnation, step);
         for name in [MODEL_FILE, OPTIMIZER_FILE] {
@@ -197,4 +203,18 @@ impl Upload {
             .map_err(|error| StoreError::from_io(folder.display().to_string(), error))?;
         Ok(())
     }
+}
+
+/// Writes the files of a checkpoint into a new folder, and lets go of the snapshot's memory.
+fn write(snapshot: &Snapshot, folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| StoreError::from_io(folder.display().to_string(), error))?;
+    snapshot.write(&folder.join(MODEL_FILE), &folder.join(OPTIMIZER_FILE)).map_err(|error| {
+        if matches!(error, WeightsError::Broken { .. }) {
+            // Another try would end there too.
+            let message = format!("{error}: lower training.learningRate.peak");
+            return Failure::Data { message };
+        }
+        Failure::Storage { message: error.to_string() }
+    })
 }

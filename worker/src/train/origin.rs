@@ -14,6 +14,7 @@ use clade_store::{CheckpointManifest, StoreError, checkpoint};
 
 use super::course::Course;
 use super::gang::Gang;
+use super::how::How;
 use super::keeper::{MODEL_FILE, OPTIMIZER_FILE};
 use crate::context::{Context, Ending};
 
@@ -34,6 +35,14 @@ enum Unsound {
     Store(#[from] StoreError),
     #[error("{0}")]
     Content(String),
+}
+
+/// What went wrong on this machine's disk is not the checkpoint's fault.
+impl From<std::io::Error> for Unsound {
+    fn from(error: std::io::Error) -> Self {
+        let key = "this machine's cache".to_owned();
+        Self::Store(StoreError::Io { key, source: Box::new(error) })
+    }
 }
 
 impl Unsound {
@@ -132,6 +141,16 @@ impl Origin {
             tracing::debug!(%error, "no folder of the origin to remove");
         }
         let (trainer, manifest) = taken?;
+        let before = manifest.how.clone().and_then(|how| serde_json::from_value::<How>(how).ok());
+        let differences = before.map(|before| How::here(course).differences(&before));
+        if let Some(differences) =
+            differences.filter(|all| at.model == course.model && !all.is_empty())
+        {
+            tracing::info!(
+                ?differences,
+                "steps agree with those before to rounding, not bit for bit"
+            );
+        }
         let cursor = stream_position(course, context.spec.spec.seed, at, &manifest)?;
         tracing::info!(%at, cursor, "going on from a checkpoint");
         Ok(Self { trainer, cursor, parent: Some(at.clone()) })
@@ -145,8 +164,7 @@ impl Origin {
     ) -> Result<(Trainer, CheckpointManifest), Unsound> {
         std::fs::create_dir_all(folder)
             .map_err(|error| StoreError::from_io(folder.display().to_string(), error))?;
-        let fetched = checkpoint::fetch(&context.store, &context.job.run, at, folder);
-        let manifest = context.block_on(fetched)?;
+        let manifest = fetch(context, at, folder)?;
         let [model, optimizer] = [MODEL_FILE, OPTIMIZER_FILE].map(|name| folder.join(name));
         let trainer = load(course, &model, &optimizer)?;
         if trainer.steps_done() == manifest.step.0 {
@@ -159,6 +177,42 @@ impl Origin {
             )))
         }
     }
+}
+
+/// Brings a checkpoint's files into `folder`, and proves them. From a bucket they come once to a machine:
+/// its ranks, also those of other models that start from the same seed, share what is in its cache.
+fn fetch(
+    context: &Context,
+    at: &CheckpointRef,
+    folder: &Path,
+) -> Result<CheckpointManifest, Unsound> {
+    let (store, run) = (&context.store, &context.job.run);
+    let Some(cache) = context.cache.as_ref().filter(|_| store.local_path("").is_none()) else {
+        return Ok(context.block_on(checkpoint::fetch(store, run, at, folder))?);
+    };
+    let manifest = context.block_on(checkpoint::read(store, run, at))?;
+    for part in &manifest.parts {
+        let (key, into) = (checkpoint::part(run, at, part)?, folder.join(&part.name));
+        let download = |path: &Path| context.block_on(store.download(&key, path, &part.sha256));
+        if !cache.holds(part.bytes) {
+            download(&into)?;
+            continue;
+        }
+        let mut is_fresh = false;
+        let bring = |path: &Path| {
+            is_fresh = true;
+            Ok::<_, Unsound>(download(path)?)
+        };
+        cache.link(&part.sha256, part.bytes, &into, bring)?;
+        // What lies here from earlier may have gone bad since.
+        if !is_fresh && !checkpoint::is_sound(&into, part)? {
+            tracing::warn!(key, "the cached copy is damaged: reading it from the store");
+            cache.discard(&part.sha256);
+            std::fs::remove_file(&into)?;
+            download(&into)?;
+        }
+    }
+    Ok(manifest)
 }
 
 fn load(course: &Course, model: &Path, optimizer: &Path) -> Result<Trainer, Unsound> {

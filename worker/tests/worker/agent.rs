@@ -73,7 +73,7 @@ pub(crate) fn start(lab: &Lab, fence: &Fence, ranks: u32) -> Order {
 }
 
 pub(crate) fn stop(fence: &Fence, save: bool) -> Order {
-    Order::StopRank(StopRank { fence: Some(fence.clone()), slot: 0, rank: 0, save })
+    Order::StopRank(StopRank { fence: Some(fence.clone()), slot: 0, rank: 0, save, tell: false })
 }
 
 /// The next exit. Agents that leave withdraw their slots before.
@@ -225,6 +225,28 @@ async fn a_rank_that_gives_no_sign_of_life_is_killed_and_reported_as_stalled() {
     let Outcome::Failed(Failure::Stalled { seconds, .. }) = outcome else { panic!("{outcome:?}") };
     assert!(seconds >= 4, "{seconds}");
     assert!(!is_alive(pid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rank_that_hangs_tells_where_it_stands_before_it_is_killed() {
+    let lab = Lab::new(6, TRAINING).await;
+    lab.make_catalogue();
+    let desk = Desk::open().await;
+    let state = lab.path("w0");
+    let _agent = Agent::start(&desk, &state);
+    let (session, _) = desk.guest(1).await;
+    let fence = fence("seed", 1);
+    let (mut session, pid) = waiting_rank(&lab, &desk, session, &fence).await;
+    let hangs = StopRank { fence: Some(fence.clone()), slot: 0, rank: 0, save: false, tell: true };
+    session.order(Order::StopRank(hangs)).await;
+    let (_, _, outcome) = exit(&mut session).await;
+    assert_eq!(outcome, Outcome::Stopped);
+    assert!(!is_alive(pid));
+    let log = state.join(format!("logs/{}/seed/gang-1/rank-0.log", lab.run));
+    let log = std::fs::read_to_string(log).unwrap();
+    for words in ["no exchange with other ranks", "\"work\"", "collective/meet.rs", "--- end"] {
+        assert!(log.contains(words), "no {words} in {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

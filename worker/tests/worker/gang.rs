@@ -131,6 +131,30 @@ async fn a_gang_of_which_one_rank_is_asked_to_stop_stops_at_one_step_and_saves_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rank_that_is_asked_where_it_stands_tells_and_goes_on() {
+    let lab = Lab::new(12, TRAINING).await;
+    lab.make_catalogue();
+    let mut children = start_all(&lab, &lab.gang(&lab.job("seed", 1), 2));
+    let mut told = BufReader::new(children[1].stderr.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().contains("the gang has met")), "it ended early");
+    kill(Pid::from_raw(children[1].id().try_into().unwrap()), Signal::SIGUSR1).unwrap();
+    assert!(told.any(|line| line.unwrap().starts_with("--- where process")), "it did not answer");
+    let answer: Vec<String> =
+        told.by_ref().map(Result::unwrap).take_while(|line| line != "--- end").collect();
+    let answer = answer.join("\n");
+    assert!(answer.contains("exchange"), "{answer}");
+    for name in ["\"work\"", "worker/src/rank"] {
+        assert!(answer.contains(name), "no {name} in {answer}");
+    }
+    // Whoever reads no more must not be what holds it up.
+    let reader = std::thread::spawn(move || told.count());
+    for child in children {
+        assert!(matches!(outcome(child), Outcome::Done { .. }));
+    }
+    reader.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_dense_model_continues_the_seeds_steps_on_a_stream_of_its_own() {
     let lab = Lab::new(12, &TRAINING.replace("seedSteps: 60", "seedSteps: 6")).await;
     lab.make_catalogue();

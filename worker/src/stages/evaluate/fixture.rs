@@ -147,6 +147,7 @@ impl Fixture {
                 parent: None,
                 seed: 7,
                 world_size: 1,
+                how: None,
                 data: Digest([1; 32]),
                 spec: Digest([2; 32]),
                 code_version: "test".to_owned(),

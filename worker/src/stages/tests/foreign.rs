@@ -129,6 +129,7 @@ fn checkpoint(
         parent: parent.cloned(),
         seed: 7,
         world_size: 1,
+        how: None,
         data: Digest([0; 32]),
         spec: Digest([0; 32]),
         code_version: "test".to_owned(),

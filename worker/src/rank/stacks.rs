@@ -1,0 +1,51 @@
+//! Tells on SIGUSR1 where this rank stands: its last exchange and the stacks of all its threads, into its log.
+//!
+//! An agent asks so before it kills a rank that does not go on; a person may ask any time, and the rank goes on.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::thread;
+
+use clade_model::stacks;
+use nix::sys::signal::{SigSet, Signal};
+
+use super::Uplink;
+
+fn asked() -> SigSet {
+    let mut asked = SigSet::empty();
+    asked.add(Signal::SIGUSR1);
+    asked
+}
+
+/// Keeps the signal for the thread that waits for it. Threads inherit this, so it comes before any is started.
+pub(super) fn prepare() {
+    if let Err(error) = asked().thread_block() {
+        tracing::warn!(%error, "this rank cannot be asked where it stands");
+    }
+}
+
+/// Answers for the rest of the process's life.
+pub(super) fn answer(uplink: &Arc<Uplink>) {
+    let uplink = Arc::clone(uplink);
+    let answering = thread::Builder::new().name("stacks".to_owned()).spawn(move || {
+        while asked().wait().is_ok() {
+            // In one piece, that no other thread's lines come between.
+            let told = tell(&uplink);
+            let _: Result<(), _> = std::io::stderr().lock().write_all(told.as_bytes());
+            uplink.told_where();
+        }
+    });
+    if let Err(error) = answering {
+        tracing::warn!(%error, "this rank cannot be asked where it stands");
+    }
+}
+
+fn tell(uplink: &Uplink) -> String {
+    let stacks: Vec<String> = stacks::of_other_threads().iter().map(ToString::to_string).collect();
+    let pid = std::process::id();
+    format!(
+        "--- where process {pid} stands\n{}\n{}\n--- end\n",
+        uplink.last_exchange(),
+        stacks.join("\n")
+    )
+}
