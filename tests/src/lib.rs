@@ -5,3 +5,4 @@ pub mod bucket;
 pub mod records;
 pub mod system;
 pub mod toy;
+pub mod tripwire;
