@@ -247,8 +247,7 @@ async fn greet(
     worker: &str,
     node: &str,
 ) -> (mpsc::Sender<SessionRequest>, Streaming<SessionResponse>) {
-    let (reports, sent) = mpsc::channel(64);
-    let hello = Report::Hello(v1::Hello {
+    let hello = v1::Hello {
         worker: worker.to_owned(),
         node: node.to_owned(),
         host: "host".to_owned(),
@@ -257,10 +256,19 @@ async fn greet(
         protocol: clade_proto::PROTOCOL,
         secret: vec![7; 16],
         ..v1::Hello::default()
-    });
-    reports.send(SessionRequest { sequence: 0, report: Some(hello) }).await.unwrap();
-    let opened = WorkerServiceClient::new(link).session(ReceiverStream::new(sent)).await;
-    (reports, opened.unwrap().into_inner())
+    };
+    loop {
+        let (reports, sent) = mpsc::channel(64);
+        let report = Some(Report::Hello(hello.clone()));
+        reports.send(SessionRequest { sequence: 0, report }).await.unwrap();
+        let mut client = WorkerServiceClient::new(link.clone());
+        match client.session(ReceiverStream::new(sent)).await {
+            Ok(opened) => return (reports, opened.into_inner()),
+            // It does not lead yet.
+            Err(status) if status.code() == Code::Unavailable => tokio::task::yield_now().await,
+            Err(status) => panic!("{status:?}"),
+        }
+    }
 }
 
 async fn first_order(link: Link, worker: &str, node: &str) -> Order {

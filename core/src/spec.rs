@@ -199,7 +199,7 @@ pub struct CheckpointPolicy {
     #[serde(default = "default_checkpoint_every")]
     pub every: Span,
     /// Share of the seats that fail in a day.
-    #[serde(default = "default_failures_per_day")]
+    #[serde(default = "default_failures_per_day", skip_serializing_if = "is_usual")]
     pub failures_per_day: Share,
     /// Newest checkpoints kept per model.
     #[serde(default = "default_checkpoint_keep")]
@@ -367,6 +367,9 @@ const fn default_weight_decay() -> f64 {
 }
 const fn default_checkpoint_every() -> Span {
     Span::from_millis(600_000)
+}
+fn is_usual(failures_per_day: &Share) -> bool {
+    *failures_per_day == default_failures_per_day()
 }
 /// Interruptions by hardware and others per GPU and day, as published for large fleets.
 const fn default_failures_per_day() -> Share {

@@ -10,14 +10,13 @@ use clade_tests::{records, toy};
 
 /// Twelve micro-batches: four, three and two ranks can share them.
 const GANGS: &str = "{seed: {ranks: 4, minRanks: 2, grace: 20s}, expert: {ranks: 1}}";
-const STEPS: u32 = 90;
+const STEPS: u32 = 120;
 /// Of any loss, as G7 has it.
 const TOLERANCE: f64 = 1e-4;
 
 fn document(folder: &Path, gangs: &str) -> String {
     toy::document("toy", folder, (STEPS, 1), gangs)
-        .replace("globalBatch: 32", "globalBatch: 96")
-        .replace("microBatch: 16", "microBatch: 8")
+        .replace("globalBatch: 32", "globalBatch: 192")
         .replace("every: 500ms, keep: 3", "every: 1s, keep: 99")
         .replace("baselines: [dense]", "baselines: []")
 }
@@ -28,7 +27,7 @@ fn folder(name: &str) -> anyhow::Result<std::path::PathBuf> {
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
-    toy::write(&folder, 2, 120, 7)?;
+    toy::write(&folder, 2, 300, 7)?;
     Ok(folder)
 }
 

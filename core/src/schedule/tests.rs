@@ -579,8 +579,8 @@ fn a_gang_without_a_step_for_a_minute_is_killed_and_one_that_cannot_be_heard_is_
     script.check(&expect![[""]]);
     script.at(93_000);
     script.check(&expect![[r#"
-        stop clipart/expert-0#1 rank 0 on w1:0, save: false
-        stop clipart/expert-0#1 rank 1 on w2:0, save: false
+        stop clipart/expert-0#1 rank 0 on w1:0, save: false, told where it stands
+        stop clipart/expert-0#1 rank 1 on w2:0, save: false, told where it stands
     "#]]);
     script.exit("expert-0#1", 0, Outcome::Stopped);
     script.exit("expert-0#1", 1, Outcome::Stopped);

@@ -155,7 +155,10 @@ fn the_bundles_router_gives_the_reports_weights() {
             }
             RowKind::Model | RowKind::BestExpert | RowKind::Uniform => continue,
         };
-        assert_eq!(weights.unwrap().weights, row.routed.as_ref().unwrap().weights);
+        // Reading JSON may miss a number's last bit.
+        let (found, told) = (weights.unwrap().weights, &row.routed.as_ref().unwrap().weights);
+        let is_near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-15;
+        assert!(found.len() == told.len() && found.iter().zip(told).all(is_near), "{told:?}");
     }
 }
 
