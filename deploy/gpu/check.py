@@ -4,8 +4,11 @@ Losses of the same batches are compared step by step, through the protocol of th
 """
 
 import argparse
+import concurrent.futures
 import json
+import os
 import pathlib
+import socket
 import subprocess
 import sys
 import tempfile
@@ -128,14 +131,68 @@ def check_out_of_memory(folder):
     say(name, f"FAILED {'; '.join(wrong)}" if wrong else "ok")
 
 
+def gang(command, options_of, stdin=""):
+    """What each of two ranks says on stdout, as JSON lines; they meet on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    gpus = [name for name in by_name if name.startswith("cuda:")] if args.device != "cpu" else []
+    environment = dict(os.environ)
+    if len(gpus) == 1:
+        environment["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
+    ranks = []
+    for rank in range(2):
+        device = gpus[rank % len(gpus)] if gpus else "cpu"
+        seat = ["--rank", rank, "--ranks", 2, "--meet", f"127.0.0.1:{port}/check", "--device", device]
+        line = [*program, command, *map(str, [*seat, *options_of(device)])]
+        ranks.append(subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment))
+    told = []
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ends = list(pool.map(lambda process: process.communicate(stdin, timeout=300), ranks))
+    for rank, (process, (out, err)) in enumerate(zip(ranks, ends, strict=True)):
+        (args.out / f"{command}-rank-{rank}.log").write_text(err)
+        if process.returncode:
+            raise SideError(f"rank {rank} ended with {process.returncode}: {(err.strip().splitlines() or ['no word'])[-1]}")
+        told.append([json.loads(line) for line in out.splitlines() if line.strip()])
+    return told
+
+
+def check_gang(folder):
+    """Two ranks exchange what they should, and train as one does on the CPU."""
+    try:
+        told = gang("check-gang", lambda _: [])
+    except (SideError, subprocess.TimeoutExpired, ValueError) as error:
+        return say("gang-exchange", f"FAILED {error}")
+    (together, found), record["gang-exchange"] = told[0], {"told": told}
+    if args.device != "cpu" and not found["onDevice"]:
+        say("gang-exchange", f"FAILED tensors go {together['exchange']}")
+    else:
+        say("gang-exchange", f"ok, {together['exchange']}; sums of {found['bytes'] >> 20} MiB at {found['gigabytesPerSecond']:.1f} GB/s a link and direction")
+    name, model, pairs, steps, limit = "gang-small-f32", "small", 128, 12, 1e-3
+    try:
+        expected = train(folder, model, pairs, "cpu", "f32", steps)[1]
+        own = ["--model", folder / model, "--batches", folder / f"{model}-{pairs}.safetensors", "--precision", "f32", "--threads", args.threads]
+        told = gang("bench", lambda _: [*own, "--micro-batch", pairs // 2, "--learning-rate", RATES[model], "--weight-decay", 0.2], f"{steps}\n")
+    except (SideError, subprocess.TimeoutExpired, ValueError) as error:
+        return say(name, f"FAILED {error}")
+    losses = [[line["loss"] for line in lines if "loss" in line] for lines in told]
+    record[name] = {"cpu": expected, "ranks": losses}
+    if losses[0] != losses[1] or len(losses[0]) != steps:
+        return say(name, f"FAILED the ranks tell different losses: {losses}")
+    off = max(abs(a - b) / abs(b) for a, b in zip(losses[0], expected, strict=True))
+    verdict = "ok" if off <= limit else "FAILED"
+    say(name, f"{verdict}, losses of two ranks differ from one on the CPU by {off:.1e} (at most {limit:.0e})")
+
+
 by_name = devices()
 if args.device != "cpu" and args.device not in (by_name or {}):
     why = f"there is no {args.device}"
-    for name in [*(it[0] for it in TRAININGS), "out-of-memory"]:
+    for name in [*(it[0] for it in TRAININGS), "gang-exchange", "gang-small-f32", "out-of-memory"]:
         say(name, f"skipped: {why}" if by_name is not None else "skipped: no device is known")
 else:
     with tempfile.TemporaryDirectory(prefix="clade-check-") as folder:
         check_training(pathlib.Path(folder))
+        check_gang(pathlib.Path(folder))
         if args.device == "cpu":
             say("out-of-memory", "skipped: it is of GPUs")
         else:

@@ -137,6 +137,37 @@ char* clade_event_wait(c10::Event* event) {
   return guarded([&] { event->synchronize(); });
 }
 
+// Whether the device has come to it.
+char* clade_event_passed(c10::Event* event, bool* passed) {
+  return guarded([&] { *passed = event->query(); });
+}
+
 void clade_event_free(c10::Event* event) { delete event; }
+
+// A stream that waits for no other unless told to, and the driver's own handle of it.
+char* clade_stream_new(int index, c10::Stream** made, void** handle) {
+  return guarded([&] {
+    c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    c10::impl::VirtualGuardImpl guard(device.type());
+    auto stream = std::make_unique<c10::Stream>(guard.getNewStream(device));
+    *handle = guard.getStreamNativeHandle(*stream);
+    *made = stream.release();
+  });
+}
+
+// Lets the stream wait for all that is queued on the device's current stream; or, the other way round, that
+// one for it. The event marks the place that was waited for.
+char* clade_stream_join(c10::Stream* stream, bool is_current_to_wait, c10::Event** event) {
+  return guarded([&] {
+    c10::impl::VirtualGuardImpl guard(stream->device_type());
+    auto current = guard.getStream(stream->device());
+    auto made = std::make_unique<c10::Event>(stream->device_type());
+    made->record(is_current_to_wait ? *stream : current);
+    made->block(is_current_to_wait ? current : *stream);
+    *event = made.release();
+  });
+}
+
+void clade_stream_free(c10::Stream* stream) { delete stream; }
 
 }  // extern "C"

@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use tch::Tensor;
+
 /// Exchanges numbers among the ranks of one gang.
 pub trait Collective: Send {
     /// This rank's position, below [`Self::world_size`].
@@ -27,6 +29,26 @@ pub trait Collective: Send {
 
     /// Returns once every rank has called it.
     fn barrier(&mut self) -> Result<(), CollectiveError>;
+
+    /// Whether tensors on a GPU are exchanged where they lie; the same on all ranks.
+    fn is_on_device(&self) -> bool {
+        false
+    }
+
+    /// Replaces an f32 tensor on a GPU by the sum over all ranks. Only where [`Self::is_on_device`].
+    fn sum_tensor(&mut self, _tensor: &Tensor) -> Result<(), CollectiveError> {
+        Err(CollectiveError::Aborted)
+    }
+
+    /// Every rank's `own`, by rank. Only where [`Self::is_on_device`].
+    ///
+    /// # Shapes
+    ///
+    /// - `own`: `[values]` f32 on a GPU
+    /// - returns `[ranks, values]` f32
+    fn gather_tensors(&mut self, _own: &Tensor) -> Result<Tensor, CollectiveError> {
+        Err(CollectiveError::Aborted)
+    }
 }
 
 /// Why an exchange failed, and with whom.
@@ -44,6 +66,8 @@ pub enum CollectiveError {
     Mismatch { peer: usize, expected: usize, found: usize },
     #[error("what rank {peer} sent arrived damaged, or it speaks out of turn")]
     Damaged { peer: usize },
+    #[error("the exchange among GPUs failed: {why}")]
+    Device { why: String },
     #[error("the exchange was aborted")]
     Aborted,
 }

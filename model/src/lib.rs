@@ -23,6 +23,7 @@ pub mod flat;
 pub mod folder;
 pub mod kmeans;
 pub mod memory;
+pub mod nccl;
 pub mod pixels;
 pub mod stacks;
 pub mod text;

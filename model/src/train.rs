@@ -433,7 +433,11 @@ impl Trainer {
         by_log_scale: &Tensor,
         collective: &mut dyn Collective,
     ) -> Result<(), StepError> {
-        if collective.world_size() > 1 {
+        if collective.is_on_device()
+            && let Some(flat) = self.gradients.flat()
+        {
+            collective.sum_tensor(flat)?;
+        } else if collective.world_size() > 1 {
             let mut message = self.gradients.to_message(&touched);
             collective.all_reduce_sum(&mut message)?;
             self.gradients.take_message(&message, touched);

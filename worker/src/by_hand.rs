@@ -6,6 +6,7 @@
 
 mod bench;
 mod bench_data;
+mod check_gang;
 mod devices;
 mod encode;
 mod new_model;
@@ -25,6 +26,7 @@ use serde::Serialize;
 
 pub use bench::{BenchArgs, run as bench};
 pub use bench_data::{BenchDataArgs, run as bench_data};
+pub use check_gang::{CheckGangArgs, run as check_gang};
 pub use devices::run as devices;
 pub use encode::{EncodeArgs, run as encode};
 pub use new_model::{NewModelArgs, run as new_model};

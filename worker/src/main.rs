@@ -69,6 +69,7 @@ enum Command {
     Devices,
     Bench(by_hand::BenchArgs),
     BenchData(by_hand::BenchDataArgs),
+    CheckGang(by_hand::CheckGangArgs),
     /// Embeds class names and prompts for a bundle's `route.py`.
     EmbedClasses(embed_classes::EmbedClassesArgs),
     /// One rank, as an agent starts it: speaks on stdin and stdout.
@@ -190,6 +191,7 @@ fn main() -> ExitCode {
         Command::Devices => report(by_hand::devices()),
         Command::Bench(arguments) => report(by_hand::bench(&arguments)),
         Command::BenchData(arguments) => report(by_hand::bench_data(&arguments)),
+        Command::CheckGang(arguments) => report(by_hand::check_gang(&arguments)),
         Command::Rank { job, scratch, threads, device, slot, cache } => {
             let cache = cache.choice();
             rank::serve(&job, rank::Place { scratch, threads, device, slot, cache })

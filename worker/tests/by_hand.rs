@@ -377,3 +377,28 @@ fn a_step_that_does_not_fit_is_told_with_what_would() {
         assert!(last.contains(part), "{words}");
     }
 }
+
+#[test]
+fn two_ranks_by_hand_check_what_they_exchange_and_how_fast() {
+    // A free port; somebody else may take it, but hardly in the same moment.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let meet = format!("{free}/check");
+    let rank = |rank: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_clade-worker"));
+        command.args(["check-gang", "--rank", rank, "--ranks", "2", "--meet", &meet]);
+        command.args(["--device", "cpu", "--mebibytes", "1", "--rounds", "2"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let ranks = ["0", "1"].map(rank);
+    for rank in ranks {
+        let ended = rank.wait_with_output().unwrap();
+        let told = String::from_utf8(ended.stdout).unwrap();
+        assert!(ended.status.success(), "{told}{}", String::from_utf8_lossy(&ended.stderr));
+        let lines: Vec<serde_json::Value> =
+            told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert!(lines[0]["exchange"].as_str().unwrap().contains("computes on the CPU"), "{told}");
+        assert_eq!(lines[1]["onDevice"], false);
+        assert!(lines[1]["gigabytesPerSecond"].as_f64().unwrap() > 0.0, "{told}");
+    }
+}

@@ -11,6 +11,12 @@ struct CEvent {
     _opaque: [u8; 0],
 }
 
+/// A C++ `c10::Stream`.
+#[repr(C)]
+struct CStream {
+    _opaque: [u8; 0],
+}
+
 // SAFETY: these are the signatures of `native/torch.cpp`, which is compiled with this crate.
 unsafe extern "C" {
     fn clade_free(text: *mut c_char);
@@ -54,7 +60,19 @@ unsafe extern "C" {
     fn clade_reset_peak(index: c_int) -> *mut c_char;
     fn clade_event_record(index: c_int, event: *mut *mut CEvent) -> *mut c_char;
     fn clade_event_wait(event: *mut CEvent) -> *mut c_char;
+    fn clade_event_passed(event: *mut CEvent, passed: *mut bool) -> *mut c_char;
     fn clade_event_free(event: *mut CEvent);
+    fn clade_stream_new(
+        index: c_int,
+        made: *mut *mut CStream,
+        handle: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn clade_stream_join(
+        stream: *mut CStream,
+        is_current_to_wait: bool,
+        event: *mut *mut CEvent,
+    ) -> *mut c_char;
+    fn clade_stream_free(stream: *mut CStream);
 }
 
 /// What libtorch said.
@@ -239,6 +257,64 @@ impl Event {
         check(unsafe { clade_event_wait(self.0) })
     }
 }
+
+impl Event {
+    /// Whether the device has come to it.
+    pub(crate) fn is_passed(&self) -> Result<bool, NativeError> {
+        let mut passed = false;
+        // SAFETY: as in `wait`, and a place for one flag.
+        check(unsafe { clade_event_passed(self.0, &raw mut passed) })?;
+        Ok(passed)
+    }
+}
+
+/// A stream of a CUDA device's beside the one that tensors are computed on.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    stream: *mut CStream,
+    /// As the driver and its libraries know it.
+    handle: *mut c_void,
+}
+
+impl Stream {
+    pub(crate) fn new(index: usize) -> Result<Self, NativeError> {
+        let (mut stream, mut handle) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: two places to write a pointer each.
+        check(unsafe { clade_stream_new(small(index), &raw mut stream, &raw mut handle) })?;
+        Ok(Self { stream, handle })
+    }
+
+    pub(super) const fn handle(&self) -> *mut c_void {
+        self.handle
+    }
+
+    /// What is queued here from now on waits for the tensors that are queued to be computed.
+    pub(crate) fn follow_tensors(&self) -> Result<Event, NativeError> {
+        self.join(false)
+    }
+
+    /// Tensors that are queued from now on wait for what is queued here; the event tells when that is done.
+    pub(crate) fn lead_tensors(&self) -> Result<Event, NativeError> {
+        self.join(true)
+    }
+
+    fn join(&self, is_current_to_wait: bool) -> Result<Event, NativeError> {
+        let mut event = std::ptr::null_mut();
+        // SAFETY: the stream was made by `new`, and there is a place for one pointer.
+        check(unsafe { clade_stream_join(self.stream, is_current_to_wait, &raw mut event) })?;
+        Ok(Event(event))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed once.
+        unsafe { clade_stream_free(self.stream) }
+    }
+}
+
+// SAFETY: a c10::Stream is a name of a stream of the driver's, which any thread may use.
+unsafe impl Send for Stream {}
 
 impl Drop for Event {
     fn drop(&mut self) {

@@ -65,6 +65,9 @@ fn gather(
     batch: &Batch,
     collective: &mut dyn Collective,
 ) -> Result<(Gathered, Vec<usize>), CollectiveError> {
+    if collective.is_on_device() {
+        return gather_on_device(local, batch, collective);
+    }
     let (pairs, embed) = local.images.size2().expect("features are [pairs, embed]");
     let device = local.images.device();
     let features = Tensor::cat(&[&local.images, &local.captions], 0);
@@ -112,6 +115,44 @@ fn gather(
     Ok((Gathered { images, captions, own: own_range, own_rows }, touched))
 }
 
+/// The same among GPUs: features stay there, and only who is valid is told through host memory. All of the token
+/// table's gradient is exchanged, so nobody asks which rows are named.
+fn gather_on_device(
+    local: &LocalFeatures,
+    batch: &Batch,
+    collective: &mut dyn Collective,
+) -> Result<(Gathered, Vec<usize>), CollectiveError> {
+    let (pairs, embed) = local.images.size2().expect("features are [pairs, embed]");
+    let device = local.images.device();
+    let own: Vec<f32> = batch.valid.iter().map(|&valid| f32::from(u8::from(valid))).collect();
+    let mut valid = Vec::new();
+    collective.all_gather(&own, &mut valid)?;
+    let features = Tensor::cat(&[&local.images, &local.captions], 0).to_kind(Kind::Float);
+    let ranks = i64::try_from(collective.world_size()).expect("few ranks");
+    let all = collective.gather_tensors(&features.reshape([-1]))?.view([ranks, 2, pairs, embed]);
+    let mut kept = Vec::new();
+    let (mut own_range, mut own_rows) = (0..0, Vec::new());
+    let per_rank = batch.valid.len();
+    for (rank, valid) in valid.chunks_exact(per_rank).enumerate() {
+        let start = i64::try_from(kept.len()).expect("a batch fits memory");
+        for (pair, _) in valid.iter().enumerate().filter(|(_, valid)| **valid != 0.0) {
+            kept.push(i64::try_from(rank * per_rank + pair).expect("a batch fits memory"));
+            if rank == collective.rank() {
+                own_rows.push(i64::try_from(pair).expect("a batch fits memory"));
+            }
+        }
+        if rank == collective.rank() {
+            own_range = start..i64::try_from(kept.len()).expect("a batch fits memory");
+        }
+    }
+    let kept = upload(&kept, device);
+    let [images, captions] = [0, 1].map(|side| {
+        let side = all.select(1, side).reshape([-1, embed]);
+        side.index_select(0, &kept)
+    });
+    Ok((Gathered { images, captions, own: own_range, own_rows }, Vec::new()))
+}
+
 fn to_host(tensor: &Tensor) -> Vec<f32> {
     let host = tensor.to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
     crate::native::values(&host).to_vec()
@@ -127,6 +168,18 @@ pub(super) fn reduce_share(
     }
     let device = share.loss.device();
     let gradients = Tensor::cat(&[&share.by_images, &share.by_captions], 0);
+    if collective.is_on_device() {
+        let rest = Tensor::stack(&[&share.loss, &share.by_log_scale], 0).to_kind(Kind::Float);
+        let summed = Tensor::cat(&[&gradients.reshape([-1]), &rest], 0);
+        collective.sum_tensor(&summed)?;
+        let length = i64::try_from(gradients.numel()).expect("a batch fits memory");
+        share.loss = summed.select(0, length);
+        share.by_log_scale = summed.select(0, length + 1);
+        let (all, embed) = share.by_images.size2().expect("gradients are [pairs, embed]");
+        share.by_images = summed.narrow(0, 0, all * embed).view([all, embed]);
+        share.by_captions = summed.narrow(0, all * embed, all * embed).view([all, embed]);
+        return Ok(());
+    }
     let mut message = to_host(&gradients);
     let length = message.len();
     message.extend(to_host(&Tensor::stack(&[&share.loss, &share.by_log_scale], 0)));

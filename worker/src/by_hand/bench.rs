@@ -14,13 +14,14 @@ use clade_core::rendezvous::Rendezvous;
 use clade_model::collective::{Collective, Solo};
 use clade_model::config::ClipConfig;
 use clade_model::device;
+use clade_model::tch::Device;
 use clade_model::train::{Batch, Schedule, TrainHyper, TrainOptions, Trainer};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
 use super::train::Line;
 use super::{ComputeArgs, say, with_memory};
-use crate::collective::{Meeting, Patience, Place, Secret, join};
+use crate::collective::{Exchange, Meeting, OnGpus, Patience, Place, Secret, join};
 
 /// Measures training steps on ready batches, in turns with another program.
 ///
@@ -58,6 +59,7 @@ pub struct BenchArgs {
 /// This process's place in a gang; each takes its part of every batch.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SeatArgs {
+    /// This one's number
     #[arg(long, default_value_t = 0)]
     pub rank: u32,
     /// Processes that train together; each says the samples of its own part
@@ -69,7 +71,7 @@ pub struct SeatArgs {
 }
 
 impl SeatArgs {
-    fn check(&self) -> anyhow::Result<()> {
+    pub(super) fn check(&self) -> anyhow::Result<()> {
         let &Self { rank, ranks, ref meet } = self;
         if rank >= ranks {
             bail!(
@@ -83,10 +85,12 @@ impl SeatArgs {
         }
     }
 
-    /// Waits for the others.
-    fn gather(&self) -> anyhow::Result<Box<dyn Collective>> {
+    /// Waits for the others; among GPUs, they exchange by NCCL if all of them have it. Says how they exchange.
+    pub(super) fn gather(&self, device: Device) -> anyhow::Result<(Box<dyn Collective>, String)> {
         let &Self { rank, ranks, ref meet } = self;
-        let Some(meet) = meet.as_deref() else { return Ok(Box::new(Solo)) };
+        let Some(meet) = meet.as_deref() else {
+            return Ok((Box::new(Solo), "alone".to_owned()));
+        };
         let (meets, patience) = (Rendezvous::from(meet), Patience::new(PATIENCE, Arc::default()));
         let (place, secret) =
             (Place { fence: "bench".to_owned(), rank, ranks }, Secret::of(&meets));
@@ -97,7 +101,17 @@ impl SeatArgs {
         };
         // A person looks on, who would rather be told than wait.
         ring.give_up_after(PATIENCE);
-        Ok(Box::new(ring))
+        Ok(match OnGpus::bring_up(ring, device)? {
+            Exchange::ByNccl(gpus) => {
+                let how = format!("{gpus:?}");
+                (gpus as Box<dyn Collective>, how)
+            }
+            Exchange::ThroughHost { ring, why } => {
+                let why =
+                    why.map_or_else(|| "another rank has no NCCL".to_owned(), |it| it.to_string());
+                (Box::new(ring), format!("through host memory: {why}"))
+            }
+        })
     }
 
     /// This rank's part of a batch.
@@ -151,8 +165,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         .iter()
         .map(|batch| args.seat.part(batch, batch.valid.len()))
         .collect::<anyhow::Result<_>>()?;
-    let mut collective = args.seat.gather()?;
     let device = model.device();
+    let (mut collective, exchange) = args.seat.gather(device)?;
+    tracing::info!(exchange, "the ranks are together");
     let parameters = model.parameter_count();
     let hyper = TrainHyper {
         peak_lr: *learning_rate,

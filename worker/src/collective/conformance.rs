@@ -2,6 +2,7 @@
 
 use clade_core::order::Random;
 use clade_model::collective::{Collective, CollectiveError};
+use clade_model::tch::{Device, Tensor};
 
 /// Nothing, less than one per rank, odd, a few pieces, and many pieces for every rank.
 pub const COUNTS: [usize; 6] = [0, 1, 3, 1_001, 500_009, 4_000_000];
@@ -92,6 +93,53 @@ fn broadcasts(collective: &mut dyn Collective, count: usize) -> Result<(), Unfit
         let told = collective.broadcast(root, &mut own);
         told.map_err(|source| Unfit::Failed { what, count, source })?;
         compare(what, &own, values(root, count).into_iter().map(f64::from))?;
+    }
+    Ok(())
+}
+
+/// The same of tensors on a GPU: sums and gathers of each of `counts`.
+///
+/// # Errors
+///
+/// The first difference from what must come out.
+pub fn check_on_device(
+    collective: &mut dyn Collective,
+    device: Device,
+    counts: &[usize],
+) -> Result<(), Unfit> {
+    let (rank, ranks) = (collective.rank(), collective.world_size());
+    for &count in counts {
+        let on_device = |values: &[f32]| Tensor::from_slice(values).to_device(device);
+        let on_host = |tensor: &Tensor| {
+            let flat = tensor.to_device(Device::Cpu).reshape([-1]);
+            Vec::<f32>::try_from(&flat).unwrap_or_default()
+        };
+        let what = "a sum on GPUs";
+        let sum = on_device(&values(rank, count));
+        let summed = collective.sum_tensor(&sum);
+        summed.map_err(|source| Unfit::Failed { what, count, source })?;
+        let all: Vec<Vec<f32>> = (0..ranks).map(|rank| values(rank, count)).collect();
+        let expected =
+            (0..count).map(|at| all.iter().map(|values| f64::from(values[at])).sum::<f64>());
+        compare(what, &on_host(&sum), expected)?;
+        // The same bits everywhere, also where the order of a sum matters.
+        let torn = on_device(&rough(rank, count));
+        let summed = collective.sum_tensor(&torn);
+        summed.map_err(|source| Unfit::Failed { what, count, source })?;
+        let own = on_host(&torn);
+        let mut all = Vec::new();
+        let told = collective.all_gather(&own, &mut all);
+        told.map_err(|source| Unfit::Failed { what, count, source })?;
+        let is_torn =
+            |theirs: &[f32]| theirs.iter().zip(&own).any(|(a, b)| a.to_bits() != b.to_bits());
+        if let Some(rank) = all.chunks_exact(count.max(1)).position(is_torn) {
+            return Err(Unfit::Torn { count, rank });
+        }
+        let what = "a gather on GPUs";
+        let gathered = collective.gather_tensors(&on_device(&values(rank, count)));
+        let gathered = gathered.map_err(|source| Unfit::Failed { what, count, source })?;
+        let expected = (0..ranks).flat_map(|rank| values(rank, count));
+        compare(what, &on_host(&gathered), expected.map(f64::from))?;
     }
     Ok(())
 }

@@ -49,6 +49,11 @@ impl TcpRing {
         self.neighbours.waited.clone()
     }
 
+    /// What it means if a neighbour's process has ended, or its machine is gone: seen without an exchange.
+    pub fn hung_up(&self) -> Option<CollectiveError> {
+        self.neighbours.hung_up()
+    }
+
     /// Sets how long a peer may stand still.
     pub const fn give_up_after(&mut self, patience: Duration) {
         self.neighbours.patience = patience;

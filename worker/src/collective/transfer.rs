@@ -153,6 +153,17 @@ impl Neighbours {
         Ok(())
     }
 
+    /// The neighbour that has hung up, if one has. What it sent before may not have been read yet.
+    pub(super) fn hung_up(&self) -> Option<CollectiveError> {
+        let links = [&self.prev, &self.next];
+        links.into_iter().find_map(|link| {
+            let hung_up = PollFlags::from_bits_retain(nix::libc::POLLRDHUP);
+            let mut sockets = [PollFd::new(link.stream.as_fd(), hung_up)];
+            let is_ready = poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+            is_ready.then(|| link.lost(ErrorKind::ConnectionReset.into()))
+        })
+    }
+
     fn wait(&self, to_send: bool, to_receive: bool, since: Instant) -> Result<(), CollectiveError> {
         let link = if to_receive { &self.prev } else { &self.next };
         let waited = since.elapsed();

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clade_model::collective::{Collective, CollectiveError};
+use clade_model::tch::Tensor;
 
 /// The last exchange of one rank; another thread may look at it any time.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +103,18 @@ impl<C: Collective> Collective for Watched<C> {
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         self.pass("a barrier", 0, Collective::barrier)
+    }
+
+    fn is_on_device(&self) -> bool {
+        self.inner.is_on_device()
+    }
+
+    fn sum_tensor(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
+        self.pass("a sum on GPUs", tensor.numel(), |inner| inner.sum_tensor(tensor))
+    }
+
+    fn gather_tensors(&mut self, own: &Tensor) -> Result<Tensor, CollectiveError> {
+        self.pass("a gather on GPUs", own.numel(), |inner| inner.gather_tensors(own))
     }
 }
 

@@ -7,8 +7,11 @@ use clade_core::job::Failure;
 use clade_core::rendezvous::Rendezvous;
 use clade_model::collective::{Collective, CollectiveError, Solo};
 use clade_model::device::{self, Placement, Precision};
+use clade_model::nccl::NcclError;
 
-use crate::collective::{MeetError, Meeting, Patience, Place, Secret, Waited, Watched, join};
+use crate::collective::{
+    Exchange, MeetError, Meeting, OnGpus, Patience, Place, Secret, Waited, Watched, join,
+};
 use crate::context::{Context, Ending};
 use crate::rank::Uplink;
 
@@ -29,7 +32,11 @@ pub(super) struct Gang {
 
 impl Gang {
     /// Meets the other ranks.
-    pub(super) fn gather(context: &Context, uplink: &Uplink) -> Result<Self, Ending> {
+    pub(super) fn gather(
+        context: &Context,
+        placement: Placement,
+        uplink: &Uplink,
+    ) -> Result<Self, Ending> {
         let job = &context.job;
         let rank = job.rank;
         if job.ranks == 1 {
@@ -61,8 +68,22 @@ impl Gang {
         let ring = ring.map_err(|error| not_met(rank, &error))?;
         tracing::info!(rank, ranks = job.ranks, "the gang has met");
         let waited = ring.waited();
-        let ring = Watched::new(ring, uplink.last_exchange());
-        Ok(Self { rank, collective: Box::new(ring), waited })
+        let last = uplink.last_exchange();
+        let brought = OnGpus::bring_up(ring, placement.device);
+        let exchange = brought.map_err(|error| not_brought_up(rank, &error))?;
+        let collective: Box<dyn Collective> = match exchange {
+            Exchange::ByNccl(gpus) => {
+                tracing::info!(rank, ?gpus, "exchanging tensors where they lie");
+                Box::new(Watched::new(*gpus, last))
+            }
+            Exchange::ThroughHost { ring, why } => {
+                if let Some(why) = why.filter(|_| placement.device.is_cuda()) {
+                    tracing::warn!(rank, %why, "exchanging through host memory, which is slow");
+                }
+                Box::new(Watched::new(ring, last))
+            }
+        };
+        Ok(Self { rank, collective, waited })
     }
 
     /// How long this rank has waited for its peers since it was last asked.
@@ -135,7 +156,9 @@ impl Gang {
                 tracing::warn!(rank, %error, cause = ?source, "the gang is broken");
                 Failure::PeerLost { rank }.into()
             }
-            CollectiveError::Timeout { .. } | CollectiveError::Damaged { .. } => {
+            CollectiveError::Timeout { .. }
+            | CollectiveError::Damaged { .. }
+            | CollectiveError::Device { .. } => {
                 tracing::warn!(rank, %error, "the gang is broken");
                 Failure::PeerLost { rank }.into()
             }
@@ -144,6 +167,18 @@ impl Gang {
             }
             CollectiveError::Aborted => Ending::Stopped,
         }
+    }
+}
+
+/// NCCL is there and does not come up.
+fn not_brought_up(rank: u32, error: &NcclError) -> Ending {
+    tracing::warn!(rank, %error, "the gang's GPUs do not come together");
+    match error {
+        NcclError::Collective(_) | NcclError::Timeout(_) => Failure::PeerLost { rank }.into(),
+        NcclError::NotFound { .. }
+        | NcclError::Unloadable { .. }
+        | NcclError::TooOld { .. }
+        | NcclError::Failed(_) => Failure::Launch { rank, message: error.to_string() }.into(),
     }
 }
 
