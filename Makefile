@@ -59,8 +59,9 @@ bench-orchestrator: build s3-venv etcd ## Measure the scheduler alone, 10,000 co
 	@target/release/clade-load connected
 	@exec target/release/clade-arena marks
 
-bench-gang: build ## Train on two ranks beside one with two threads, by turns, and print the ratio (BENCH='--preset tiny')
-	@exec target/release/clade-load gang $(BENCH)
+bench-gang: build ## Train on two ranks beside one with two threads, and with checkpoints beside none, by turns (BENCH='--preset tiny')
+	@target/release/clade-load gang $(BENCH)
+	@exec target/release/clade-load checkpoints --steps 64 --rounds 5
 
 chaos: setup s3-venv etcd ## Play with a cluster of real processes (ROUNDS=10 SEED=1); the same run must end the same
 	@$(CARGO) build --workspace --bins --tests

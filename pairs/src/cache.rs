@@ -189,6 +189,30 @@ mod tests {
         (content, downloaded)
     }
 
+    #[test]
+    fn a_file_put_elsewhere_stays_there_when_the_cache_lets_it_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(&folder.path().join("cache"), 100).unwrap();
+        assert!(cache.holds(50) && !cache.holds(51));
+        let link = |number: u8, name: &str| {
+            let (into, mut downloads) = (folder.path().join(name), 0);
+            let download = |path: &Path| {
+                downloads += 1;
+                std::fs::write(path, vec![number; 50])
+            };
+            cache.link::<io::Error>(&digest(number), 50, &into, download).unwrap();
+            (std::fs::read(into).unwrap(), downloads)
+        };
+        assert_eq!(link(1, "first"), (vec![1; 50], 1));
+        assert_eq!(link(1, "second"), (vec![1; 50], 0));
+        link(2, "third");
+        link(3, "fourth");
+        // Thrown out by then.
+        assert!(!cache.path(&digest(1)).exists());
+        assert_eq!(std::fs::read(folder.path().join("first")).unwrap(), vec![1; 50]);
+        assert_eq!(link(1, "fifth"), (vec![1; 50], 1));
+    }
+
     fn size(folder: &Path) -> u64 {
         let tars = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
         tars.map(|entry| entry.metadata().unwrap().len()).sum()

@@ -64,6 +64,17 @@ fn a_run_in_a_bucket_ends_with_the_models_of_one_on_the_disk() -> anyhow::Result
     let kept = std::fs::read_dir(&cache)?.filter_map(Result::ok);
     let kept = kept.filter(|it| it.path().extension().is_some_and(|it| it == "tar")).count();
     ensure!(kept > 3, "{kept} tars in {}", cache.display());
+    // And the seed's last checkpoint, from which three models began, came to this machine once.
+    let last = format!("artefacts/runs/toy/models/seed/gang-1/step-{}/manifest.json", STEPS.0);
+    let manifest: serde_json::Value = serde_json::from_slice(&bucket.get(&last)?)?;
+    let parts = manifest["parts"].as_array().context("a checkpoint has parts")?;
+    ensure!(parts.len() == 2, "{manifest}");
+    for part in parts {
+        let digest = part["sha256"].as_str().context("a part has a digest")?;
+        let copy = cache.join(format!("{digest}.tar"));
+        ensure!(copy.exists(), "{} of {}", copy.display(), part["name"]);
+    }
+    ensure!(manifest["how"]["ranks"] == 2 && manifest["how"]["threads"] == 1, "{manifest}");
 
     let told = clade_with(&bucket.environment())?
         .args(["provenance", "who-saw", "00000010", "--store", "s3://clade/artefacts", "--json"])

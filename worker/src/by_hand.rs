@@ -11,6 +11,7 @@ mod devices;
 mod encode;
 mod new_model;
 mod pairs;
+mod saver;
 mod train;
 
 use std::fs;

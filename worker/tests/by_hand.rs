@@ -395,7 +395,7 @@ fn two_ranks_by_hand_check_what_they_exchange_and_how_fast() {
         let ended = rank.wait_with_output().unwrap();
         let told = String::from_utf8(ended.stdout).unwrap();
         assert!(ended.status.success(), "{told}{}", String::from_utf8_lossy(&ended.stderr));
-        let lines: Vec<serde_json::Value> =
+        let lines: Vec<Value> =
             told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert!(lines[0]["exchange"].as_str().unwrap().contains("computes on the CPU"), "{told}");
         assert_eq!(lines[1]["onDevice"], false);

@@ -32,11 +32,23 @@ pub(crate) struct GangArgs {
     steps: u32,
 }
 
+/// How much of a rank's speed is left while it saves.
+#[derive(Args, Debug)]
+pub(crate) struct CheckpointArgs {
+    #[command(flatten)]
+    gang: GangArgs,
+    /// The longest time between two checkpoints, as documents have it.
+    #[arg(long, default_value = "10s")]
+    every: String,
+}
+
 /// One process that trains so many steps when it is told to.
 struct Bench {
     process: Child,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
+    /// Checkpoints so far, and for how many seconds they kept it.
+    saved: (u32, f64),
 }
 
 impl Drop for Bench {
@@ -53,6 +65,10 @@ struct Said {
     loss: Option<f64>,
     #[serde(default)]
     seconds: Option<f64>,
+    #[serde(default)]
+    saves: u32,
+    #[serde(default)]
+    stood_still: f64,
 }
 
 impl Bench {
@@ -72,7 +88,7 @@ impl Bench {
             .with_context(|| format!("cannot start {}", args.worker.display()))?;
         let stdin = process.stdin.take().context("stdin is piped")?;
         let lines = BufReader::new(process.stdout.take().context("stdout is piped")?).lines();
-        Ok(Self { process, stdin, lines })
+        Ok(Self { process, stdin, lines, saved: (0, 0.0) })
     }
 
     fn begin(&mut self, steps: u32) -> anyhow::Result<()> {
@@ -87,13 +103,70 @@ impl Bench {
             let said: Said = serde_json::from_str(&line).with_context(|| line.clone())?;
             losses.extend(said.loss);
             if let Some(seconds) = said.seconds {
+                self.saved = (said.saves, said.stood_still);
                 return Ok((losses, seconds));
             }
         }
     }
 }
 
+impl CheckpointArgs {
+    /// Measures a rank that saves beside one that does not, by turns, and prints the mark.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let folder = std::env::temp_dir().join(format!("clade-bench-save-{}", std::process::id()));
+        let result = self.measure(&folder);
+        std::fs::remove_dir_all(&folder).ok();
+        result
+    }
+
+    fn measure(&self, folder: &Path) -> anyhow::Result<()> {
+        let Self { gang, every } = self;
+        let model = gang.new_model(folder)?;
+        let save = folder.join("saved").display().to_string();
+        let save = ["--save".to_owned(), save, "--save-every".to_owned(), every.clone()];
+        let mut quiet = Bench::start(gang, &model, gang.ranks, &[])?;
+        let mut saving = Bench::start(gang, &model, gang.ranks, &save)?;
+        let mut ratios = Vec::new();
+        for round in 0..=gang.rounds {
+            let mut took = Vec::new();
+            for bench in [&mut quiet, &mut saving] {
+                bench.begin(gang.steps)?;
+                took.push(bench.end()?.1);
+            }
+            if round > 0 {
+                ratios.push(took[0] / took[1]);
+                let (saves, stood) = saving.saved;
+                say(format_args!(
+                    "round {round}: {:.1} s without and {:.1} s with checkpoints ({saves} so far, training \
+                     stood still for {stood:.2} s)",
+                    took[0], took[1]
+                ));
+            }
+        }
+        ensure!(
+            saving.saved.0 >= gang.rounds,
+            "{:?}: a round saw no checkpoint: more steps",
+            saving.saved
+        );
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios.get(ratios.len() / 2).copied().unwrap_or(0.0);
+        mark("training_while_saving", median, "of the speed without", 0.95);
+        Ok(())
+    }
+}
+
 impl GangArgs {
+    fn new_model(&self, folder: &Path) -> anyhow::Result<PathBuf> {
+        let model = folder.join("model");
+        let made = Command::new(&self.worker)
+            .args(["new-model", "--preset", &self.preset, "--out"])
+            .arg(&model)
+            .status()
+            .with_context(|| format!("cannot start {}", self.worker.display()))?;
+        ensure!(made.success(), "clade-worker new-model ended with {made}");
+        Ok(model)
+    }
+
     /// Measures by turns, and prints the mark.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let folder = std::env::temp_dir().join(format!("clade-bench-gang-{}", std::process::id()));
@@ -103,13 +176,7 @@ impl GangArgs {
     }
 
     fn measure(&self, folder: &Path) -> anyhow::Result<()> {
-        let model = folder.join("model");
-        let made = Command::new(&self.worker)
-            .args(["new-model", "--preset", &self.preset, "--out"])
-            .arg(&model)
-            .status()
-            .with_context(|| format!("cannot start {}", self.worker.display()))?;
-        ensure!(made.success(), "clade-worker new-model ended with {made}");
+        let model = self.new_model(folder)?;
         let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let seat = |rank: u32| {
             let (rank, ranks) = (rank.to_string(), self.ranks.to_string());

@@ -27,6 +27,8 @@ enum Bench {
     Connected(connected::ConnectedArgs),
     /// A gang of two ranks beside one rank with two threads
     Gang(gang::GangArgs),
+    /// Trains with and without checkpoints, by turns.
+    Checkpoints(gang::CheckpointArgs),
     /// Some of these workers; started by `connected`
     #[command(hide = true)]
     Client(client::ClientArgs),
@@ -40,6 +42,7 @@ fn main() -> anyhow::Result<()> {
         Bench::Decisions(args) => args.run(),
         Bench::Connected(args) => args.run(),
         Bench::Gang(args) => args.run(),
+        Bench::Checkpoints(args) => args.run(),
         Bench::Client(args) => args.run(),
     }
 }

@@ -19,6 +19,7 @@ use clade_model::train::{Batch, Schedule, TrainHyper, TrainOptions, Trainer};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 
+use super::saver::Saver;
 use super::train::Line;
 use super::{ComputeArgs, say, with_memory};
 use crate::collective::{Exchange, Meeting, OnGpus, Patience, Place, Secret, join};
@@ -47,6 +48,12 @@ pub struct BenchArgs {
     /// Compute blocks twice and keep only their inputs
     #[arg(long)]
     pub recompute: bool,
+    /// Save into this folder meanwhile, as a rank does: copied between two steps, written beside the next
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// The longest time between two of them
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub save_every: Duration,
     /// Constant learning rate
     #[arg(long, default_value_t = 5e-4)]
     pub learning_rate: f64,
@@ -150,6 +157,9 @@ struct Done {
     seconds: f64,
     peak_bytes: Option<u64>,
     peak_host_bytes: Option<u64>,
+    /// Checkpoints begun so far, and the seconds in which they kept this rank from training.
+    saves: u32,
+    stood_still: f64,
 }
 
 /// Carries out `clade-worker bench`.
@@ -182,6 +192,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     })?;
     device::reset_peak(device);
     say(&Ready { ready: true, device: device::label(device), parameters })?;
+    let saver = args.save.as_deref();
+    let saver = saver.map(|folder| Saver::new(folder, args.save_every, args.seat.ranks));
+    let mut saver = saver.transpose()?;
     let mut begun = 0_usize;
     for line in io::stdin().lock().lines() {
         let line = line.context("cannot read stdin")?;
@@ -196,6 +209,9 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             if trainer.in_flight() == trainer.max_in_flight() {
                 lines.extend(look(&mut trainer, batch.valid.len(), &mut looked_at)?);
             }
+            if let Some(saver) = saver.as_mut().filter(|_| trainer.in_flight() == 0) {
+                saver.between_steps(&trainer)?;
+            }
         }
         while let Some(line) = look(&mut trainer, batches[0].valid.len(), &mut looked_at)? {
             lines.push(line);
@@ -206,7 +222,14 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             say(line)?;
         }
         let peak_bytes = device::peak_bytes(device);
-        say(&Done { done: due, seconds, peak_bytes, peak_host_bytes: device::host_peak() })?;
+        say(&Done {
+            done: due,
+            seconds,
+            peak_bytes,
+            peak_host_bytes: device::host_peak(),
+            saves: saver.as_ref().map_or(0, |saver| saver.saves),
+            stood_still: saver.as_ref().map_or(0.0, |saver| saver.stood_still.as_secs_f64()),
+        })?;
     }
     Ok(())
 }

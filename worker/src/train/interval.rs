@@ -18,7 +18,7 @@ fn young(cost: Duration, failures: f64, ranks: u32) -> Duration {
 
 /// The interval of one gang.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Interval {
+pub(crate) struct Interval {
     most: Duration,
     failures: f64,
     ranks: u32,
@@ -27,19 +27,19 @@ pub(super) struct Interval {
 }
 
 impl Interval {
-    pub(super) const fn new(most: Duration, failures: f64, ranks: u32) -> Self {
+    pub(crate) const fn new(most: Duration, failures: f64, ranks: u32) -> Self {
         Self { most, failures, ranks, cost: None }
     }
 
     /// A checkpoint has kept the gang for so long; returns the new interval if it is another.
-    pub(super) fn measured(&mut self, cost: Duration) -> Option<Duration> {
+    pub(crate) fn measured(&mut self, cost: Duration) -> Option<Duration> {
         let before = self.get();
         // The first is slower than those that find their memory again.
         self.cost = Some(self.cost.map_or(cost, |known| (known + cost) / 2));
         Some(self.get()).filter(|now| now.abs_diff(before) > before / 4)
     }
 
-    pub(super) fn get(&self) -> Duration {
+    pub(crate) fn get(&self) -> Duration {
         let least_loss = self.cost.map_or(FIRST, |cost| young(cost, self.failures, self.ranks));
         least_loss.min(self.most)
     }

@@ -23,8 +23,8 @@ use super::interval::Interval;
 use crate::context::Context;
 use crate::rank::Uplink;
 
-pub(super) const MODEL_FILE: &str = "model.safetensors";
-pub(super) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+pub(crate) const MODEL_FILE: &str = "model.safetensors";
+pub(crate) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 
 pub(super) struct Keeper {
     store: Store,
