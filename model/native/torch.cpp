@@ -149,6 +149,8 @@ char* clade_stream_new(int index, c10::Stream** made, void** handle) {
   return guarded([&] {
     c10::Device device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
     c10::impl::VirtualGuardImpl guard(device.type());
+    // NCCL joins on the calling thread's current device.
+    guard.setDevice(device);
     auto stream = std::make_unique<c10::Stream>(guard.getNewStream(device));
     *handle = guard.getStreamNativeHandle(*stream);
     *made = stream.release();

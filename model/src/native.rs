@@ -14,7 +14,7 @@ mod torch;
 pub(crate) use buffer::{bytes, bytes_mut, values, values_mut};
 pub(crate) use libraries::{cuda_device_name, load_globally, loaded_path};
 pub(crate) use nccl::{Communicator, ID_BYTES, Nccl, Progress};
-pub(crate) use process::{address_space_limit, keep_freed_memory, thread_id};
+pub(crate) use process::{address_space_limit, exit_now, keep_freed_memory, thread_id};
 pub(crate) use stacks::addresses;
 pub(crate) use torch::{
     Event, FusedAdamW, NativeError, Stream, device_memory, fused_adamw, grad, pinned_bytes,

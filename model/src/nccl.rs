@@ -5,7 +5,8 @@
 //!
 //! A peer's death may raise nothing in NCCL (over NVLink or shared memory it waits for ever), so nobody waits
 //! inside it: communicators do not block, each exchange is waited for by looking, and while it looks a rank
-//! also asks whether it is to give up. An abort that does not return within two seconds ends the process.
+//! also asks whether it is to give up. An abort that does not return within two seconds ends the process. A
+//! communicator whose gang ended well is left to the process's end, which is near.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -154,6 +155,7 @@ pub struct Gpus {
     stream: Stream,
     index: usize,
     ranks: usize,
+    waited: Duration,
 }
 
 impl fmt::Debug for Gpus {
@@ -178,13 +180,11 @@ impl Gpus {
         let Device::Cuda(index) = device else {
             return Err(NcclError::Failed(format!("{device:?} is no GPU")));
         };
-        // Makes the GPU the calling thread's current one.
-        drop(Tensor::zeros([1], (Kind::Float, device)));
         let failed = |error: NativeError| NcclError::Failed(error.to_string());
         let stream = Stream::new(index).map_err(failed)?;
         let joined = library.nccl.begin_join(&id.0, rank, ranks);
         let comm = Some(joined.map_err(NcclError::Failed)?);
-        let mut gpus = Self { library, comm, stream, index, ranks };
+        let mut gpus = Self { library, comm, stream, index, ranks, waited: Duration::ZERO };
         let begun = Instant::now();
         loop {
             match gpus.progress() {
@@ -192,7 +192,7 @@ impl Gpus {
                 Ok(Progress::UnderWay) => (),
                 Err(why) => {
                     gpus.abort();
-                    return Err(NcclError::Failed(why));
+                    return Err(give_up().map_or(NcclError::Failed(why), NcclError::from));
                 }
             }
             let given_up = give_up().map(NcclError::from);
@@ -240,22 +240,35 @@ impl Gpus {
         give_up: GiveUp<'_>,
         begin: impl FnOnce(&Self, &Communicator) -> Result<Progress, String>,
     ) -> Result<(), CollectiveError> {
-        let done = self.perform(give_up, begin);
-        if done.is_err() {
-            self.abort();
+        match self.perform(give_up, begin) {
+            Ok(waited) => {
+                self.waited += waited;
+                Ok(())
+            }
+            Err(error) => {
+                self.abort();
+                Err(error)
+            }
         }
-        done
+    }
+
+    /// How long this rank has waited for the others since it was last asked.
+    pub const fn take_waited(&mut self) -> Duration {
+        std::mem::replace(&mut self.waited, Duration::ZERO)
     }
 
     fn perform(
         &self,
         give_up: GiveUp<'_>,
         begin: impl FnOnce(&Self, &Communicator) -> Result<Progress, String>,
-    ) -> Result<(), CollectiveError> {
-        let lost = |why: String| CollectiveError::Device { why };
+    ) -> Result<Duration, CollectiveError> {
+        // What a peer's end looks like from here is an error of the network, if anything.
+        let lost = |why: String| give_up().unwrap_or(CollectiveError::Device { why });
         let torch = |error: NativeError| lost(error.to_string());
         let comm = self.comm.as_ref().ok_or(CollectiveError::Aborted)?;
-        let _before = self.stream.follow_tensors().map_err(torch)?;
+        let before = self.stream.follow_tensors().map_err(torch)?;
+        // From when on this rank could do nothing but wait for the others.
+        let mut idle: Option<Instant> = None;
         begin(self, comm).map_err(lost)?;
         let begun = Instant::now();
         // It may not even be queued yet.
@@ -265,9 +278,12 @@ impl Gpus {
         let end = self.stream.lead_tensors().map_err(torch)?;
         while !end.is_passed().map_err(torch)? {
             self.progress().map_err(lost)?;
+            if idle.is_none() && before.is_passed().map_err(torch)? {
+                idle = Some(Instant::now());
+            }
             look_again(begun, give_up)?;
         }
-        Ok(())
+        Ok(idle.map_or(Duration::ZERO, |since| since.elapsed()))
     }
 
     /// Ends the communicator; the process, too, if that hangs with the device.
@@ -277,18 +293,12 @@ impl Gpus {
         std::thread::spawn(move || {
             if is_done.recv_timeout(ABORT_PATIENCE).is_err() {
                 eprintln!("NCCL's abort did not return within {ABORT_PATIENCE:?}: this rank ends");
-                std::process::abort();
+                native::exit_now();
             }
         });
         self.library.nccl.abort(comm);
         // The watchdog listens until it is told, or has ended the process.
         let _: Result<(), _> = done.send(());
-    }
-}
-
-impl Drop for Gpus {
-    fn drop(&mut self) {
-        self.abort();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Where each thread of this process stands, for a person who asks why it does not go on.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -15,17 +16,15 @@ const HANDLER: &str = "native::stacks::note";
 pub struct Stack {
     pub thread: i32,
     pub name: String,
-    /// Nothing if the thread did not answer.
-    pub calls: Vec<String>,
+    /// None if the thread did not answer.
+    pub calls: Option<Vec<String>>,
 }
 
 impl fmt::Display for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "thread {} \"{}\":", self.thread, self.name)?;
-        if self.calls.is_empty() {
-            return f.write_str(" did not answer");
-        }
-        self.calls.iter().try_for_each(|call| write!(f, "\n    {call}"))
+        let Some(calls) = &self.calls else { return f.write_str(" did not answer") };
+        calls.iter().try_for_each(|call| write!(f, "\n    {call}"))
     }
 }
 
@@ -42,40 +41,45 @@ pub fn of_other_threads() -> Vec<Stack> {
     // All are asked before any name is looked up, which takes long.
     let noted: Vec<_> =
         threads.into_iter().map(|thread| (thread, native::addresses(thread, PATIENCE))).collect();
+    // Each address once, library by library: few of them are kept open at a time.
+    let all = noted.iter().flat_map(|(_, addresses)| addresses.iter().flatten());
+    let all: BTreeSet<usize> = all.copied().collect();
+    let names: BTreeMap<usize, Vec<String>> = all.into_iter().map(|at| (at, names(at))).collect();
     let stacks = noted.into_iter().map(|(thread, addresses)| {
         let name = std::fs::read_to_string(format!("/proc/self/task/{thread}/comm"));
         let name = name.unwrap_or_default().trim_end().to_owned();
-        Stack { thread, name, calls: named(&addresses.unwrap_or_default()) }
+        let calls = addresses.map(|addresses| {
+            let calls = addresses.iter().filter_map(|at| names.get(at)).flatten().cloned();
+            without_handler(calls.collect())
+        });
+        Stack { thread, name, calls }
     });
     stacks.collect()
 }
 
-/// The functions around `addresses`, without those of the handler itself.
-fn named(addresses: &[usize]) -> Vec<String> {
-    let mut calls = Vec::new();
-    let mut begins = 0;
-    for address in addresses {
-        // The call lies before the address to which it returns.
-        let call = (address.saturating_sub(1)) as *mut std::ffi::c_void;
-        let before = calls.len();
-        backtrace::resolve(call, |symbol| {
-            let name =
-                symbol.name().map_or_else(|| format!("{address:#x}"), |it| format!("{it:#}"));
-            if name.contains(HANDLER) {
-                begins = calls.len() + 1;
-            }
-            let place = symbol.filename().zip(symbol.lineno());
-            let place = place.map(|(file, line)| format!(" ({}:{line})", file.display()));
-            calls.push(format!("{name}{}", place.unwrap_or_default()));
-        });
-        if calls.len() == before {
-            calls.push(format!("{address:#x}"));
-        }
+/// The functions at a return address, those that were inlined first.
+fn names(address: usize) -> Vec<String> {
+    let mut names = Vec::new();
+    // The call lies before the address to which it returns.
+    backtrace::resolve((address.saturating_sub(1)) as *mut std::ffi::c_void, |symbol| {
+        let name = symbol.name().map_or_else(|| format!("{address:#x}"), |it| format!("{it:#}"));
+        let place = symbol.filename().zip(symbol.lineno());
+        let place = place.map(|(file, line)| format!(" ({}:{line})", file.display()));
+        names.push(format!("{name}{}", place.unwrap_or_default()));
+    });
+    if names.is_empty() {
+        names.push(format!("{address:#x}"));
     }
-    calls.drain(..begins.min(calls.len()));
-    // The frame by which the kernel called the handler has no name.
-    if begins > 0 && calls.first().is_some_and(|call| call.starts_with("0x")) {
-        calls.remove(0);
+    names
+}
+
+/// Without the frames of the handler itself, and the nameless one by which the kernel called it.
+fn without_handler(mut calls: Vec<String>) -> Vec<String> {
+    if let Some(last) = calls.iter().rposition(|call| call.contains(HANDLER)) {
+        calls.drain(..=last);
+        if calls.first().is_some_and(|call| call.starts_with("0x")) {
+            calls.remove(0);
+        }
     }
     calls
 }
@@ -97,8 +101,9 @@ mod tests {
             7
         });
         let thread = begun.recv().unwrap();
-        let is_there =
-            |stack: &Stack| stack.calls.iter().any(|it| it.contains("model/src/stacks.rs"));
+        let is_there = |stack: &Stack| {
+            stack.calls.iter().flatten().any(|it| it.contains("model/src/stacks.rs"))
+        };
         let look = || of_other_threads().into_iter().find(|it| it.thread == thread).unwrap();
         let mut found = look();
         // It may not have got there yet.
@@ -108,7 +113,7 @@ mod tests {
             found = look();
         }
         assert_eq!(found.name, "waits");
-        assert!(!found.calls.iter().any(|call| call.contains(HANDLER)), "{found}");
+        assert!(!found.calls.iter().flatten().any(|call| call.contains(HANDLER)), "{found}");
         drop(end);
         assert_eq!(waiting.unwrap().join().unwrap(), 7);
     }

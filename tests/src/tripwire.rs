@@ -117,7 +117,10 @@ fn carry(client: &TcpStream, server: SocketAddr, shared: &Shared) -> anyhow::Res
                 break;
             }
         }
-        to.shutdown(Shutdown::Both).ok();
+        // Who is held does not learn that the store has hung up.
+        if !mute.load(std::sync::atomic::Ordering::SeqCst) {
+            to.shutdown(Shutdown::Both).ok();
+        }
     });
     let mut buffer = vec![0; 64 << 10];
     while let Ok(count @ 1..) = (&mut &*client).read(&mut buffer) {

@@ -21,8 +21,6 @@ pub enum FromRank {
     /// How far the rank is, how fast in units per second, and for how many milliseconds it worked
     /// per step without waiting for its peers.
     Progress { done: u64, total: u64, rate: f64, loss: Option<f64>, busy_ms: Option<f64> },
-    /// Its log says where it stands, as a signal asked.
-    ToldWhere,
     /// The last message.
     Outcome(Outcome),
 }

@@ -31,8 +31,9 @@ use steps::Steps;
 
 /// Trains `model` to its due step, or until asked to stop.
 pub fn run(context: &Context, model: ModelId, uplink: &Arc<Uplink>) -> Result<Counts, Ending> {
-    let course = Course::plot(context, model)?;
+    let mut course = Course::plot(context, model)?;
     let mut gang = Gang::gather(context, course.placement, uplink)?;
+    course.sums = gang.sums();
     gang.compare_devices(context, course.placement)?;
     let Origin { trainer, cursor, parent } = Origin::find(context, &course, &mut gang)?;
     let keeper = if context.job.rank == 0 {

@@ -220,10 +220,12 @@ fn verdict(gang: &Gang, hung: Option<u64>) -> Verdict {
     // The first of equals: rank 0 speaks for its gang.
     let failures = gang.exited.iter().filter_map(|(rank, outcome)| Some((rank, failure(outcome)?)));
     let worst = failures.reduce(|a, b| if b.1.weight() > a.1.weight() { b } else { a });
+    let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Done { .. });
+    // Of ranks that are killed one by one the last ones only see the others go.
+    let worst = worst.filter(|(_, worst)| hung.is_none() || worst.weight() > 0);
     if let Some((_, worst)) = worst {
         return Verdict::Failed { failure: worst.clone() };
     }
-    let is_done = |outcome: &Outcome| matches!(outcome, Outcome::Done { .. });
     if let Some(seconds) = hung
         && !gang.exited.values().all(is_done)
     {

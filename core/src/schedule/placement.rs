@@ -88,6 +88,7 @@ impl Stepper<'_> {
         }
         let kept = round.kept.into_iter().map(|(kind, it)| (kind, (it.run, it.work)));
         self.state.kept = kept.collect();
+        self.forget_who_waits_no_longer();
         self.state.unsettled = false;
     }
 
@@ -168,7 +169,9 @@ impl Stepper<'_> {
         ranks: u32,
     ) -> bool {
         if kept.shadow.is_none() {
-            kept.shadow = Some(self.shadow(kept.ranks, kind));
+            let requires = self.state.runs.get(&kept.run).map(|run| run.requires(kept.work));
+            let requires = requires.cloned().unwrap_or_default();
+            kept.shadow = Some(self.shadow(kept.ranks, &requires, kind));
         }
         let Some((at, spare)) = &mut kept.shadow else { return false };
         if self.expected_end(name, id, ranks) <= *at {
@@ -181,20 +184,37 @@ impl Stepper<'_> {
         true
     }
 
-    /// When enough of what runs on `kind` will have ended to seat `ranks`, and how many seats beyond.
-    pub(super) fn shadow(&self, ranks: u32, kind: &str) -> (u64, u32) {
-        let mut free = self.state.index.pools.free_of(&|it| it == kind);
+    /// When enough of what runs on `kind` will have ended to seat `ranks` that require so much, and how many such
+    /// seats beyond.
+    pub(super) fn shadow(&self, ranks: u32, requires: &Requires, kind: &str) -> (u64, u32) {
+        self.shadow_without(None, ranks, requires, kind)
+    }
+
+    /// The same as if one gang had left.
+    pub(super) fn shadow_without(
+        &self,
+        gone: Option<(&RunName, WorkId)>,
+        ranks: u32,
+        requires: &Requires,
+        kind: &str,
+    ) -> (u64, u32) {
+        let mut free = self.free_for(requires, kind);
         let mut ends: Vec<(u64, u32)> = Vec::new();
         for (name, run) in &self.state.runs {
             let Some(facts) = self.state.index.run(name) else { continue };
             for &id in facts.running.iter().chain(&facts.stopping) {
                 let gang = run.works.get(&id).and_then(super::Work::gang);
-                let Some((_, seat)) = gang.and_then(|gang| gang.alive().next()) else { continue };
-                let worker = self.state.workers.get(&seat.worker);
-                if worker.is_some_and(|it| it.offer.kind == kind) {
-                    let seats = gang.map_or(0, |gang| gang.alive().count());
-                    let seats = u32::try_from(seats).unwrap_or(u32::MAX);
-                    ends.push((self.expected_end(name, id, seats), seats));
+                let all = gang.map_or(0, |gang| gang.seats.len());
+                let will_do = gang.into_iter().flat_map(Gang::alive).filter(|(_, seat)| {
+                    let worker = self.state.workers.get(&seat.worker);
+                    worker.is_some_and(|it| it.offer.kind == kind && requires.accepts(&it.offer))
+                });
+                let [all, seats] =
+                    [all, will_do.count()].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+                if gone == Some((name, id)) {
+                    free += seats;
+                } else if seats > 0 {
+                    ends.push((self.expected_end(name, id, all), seats));
                 }
             }
         }
@@ -227,21 +247,22 @@ impl Stepper<'_> {
 
     /// Takes seats for a whole gang and starts it, or changes nothing.
     fn seat(&mut self, round: &mut Round, name: &RunName, id: WorkId) -> bool {
-        let free = self.state.index.pools.free();
         let Some(run) = self.state.runs.get(name) else { return false };
-        if free < run.least(id) {
+        if self.state.index.pools.free() < run.least(id) {
             return false;
         }
-        let mut ranks =
-            if run.least(id) < run.ranks(id) { self.width(run, id) } else { run.ranks(id) };
-        let mut found = self.seats_for_all(round, name, id, ranks);
-        while found.is_none()
-            && let Some(fewer) = self.fewer(name, id, ranks)
-        {
-            ranks = fewer;
-            found = self.seats_for_all(round, name, id, ranks);
+        let mut found = None;
+        for (at, ranks) in self.widths(name, id).into_iter().enumerate() {
+            found = self.seats_for_all(round, name, id, ranks, at == 0);
+            if found.is_some() {
+                break;
+            }
         }
-        let Some(seats) = found else { return false };
+        let Some(seats) = found else {
+            self.goes_on_waiting(name, id);
+            return false;
+        };
+        self.waits_no_longer(name, id);
         let gang = Gang { seats: seats.clone(), ..Gang::default() };
         self.change(name, id, |work| work.phase = Phase::Running(gang));
         for (rank, seat) in (0..).zip(seats) {
@@ -259,6 +280,7 @@ impl Stepper<'_> {
         name: &RunName,
         id: WorkId,
         ranks: u32,
+        is_first: bool,
     ) -> Option<Vec<Seat>> {
         if self.state.index.pools.free() < ranks {
             return None;
@@ -266,7 +288,7 @@ impl Stepper<'_> {
         let found = self.find_seats(name, id, ranks, &|kind| !round.kept.contains_key(kind));
         found.or_else(|| {
             let kinds: Vec<String> = round.kept.keys().cloned().collect();
-            round.looked += u32::from(!kinds.is_empty());
+            round.looked += u32::from(is_first && !kinds.is_empty());
             kinds.into_iter().find_map(|kind| {
                 let seats = self.find_seats(name, id, ranks, &|it| it == kind)?;
                 let kept = round.kept.get_mut(&kind)?;
@@ -305,11 +327,25 @@ impl Stepper<'_> {
     /// device; on the kind where it costs the fewest seats.
     fn preempt_for(&mut self, name: &RunName, id: WorkId) {
         let Some(run) = self.state.runs.get(name) else { return };
+        let asked = self.victims(run, id, self.width(run, id));
+        for victim in asked.into_iter().flatten() {
+            if !self.has_room() {
+                self.effects.more = true;
+                return;
+            }
+            let cause = Stop::Preempted { by: name.clone(), work: id };
+            self.stop_gang(&victim.run, victim.work, cause);
+        }
+    }
+
+    /// Gangs of lower priorities that would have to leave so that `id` has so many seats of one kind: nobody, if
+    /// enough are free or leaving anyway. None if not all of them together would be enough.
+    pub(super) fn victims(&self, run: &super::Run, id: WorkId, ranks: u32) -> Option<Vec<Victim>> {
         let priority = run.head.spec.spec.priority;
-        let (requires, ranks) = (run.requires(id), self.width(run, id));
+        let requires = run.requires(id);
         let is_lower = |run: &super::Run| run.head.spec.spec.priority < priority;
         if !self.state.runs.values().any(is_lower) {
-            return;
+            return None;
         }
         let will_do = |seat: &Seat| {
             let worker = self.state.workers.get(&seat.worker)?;
@@ -343,7 +379,7 @@ impl Stepper<'_> {
             let mut seats = coming + self.state.index.pools.free_of(&|it| it == kind);
             if seats >= ranks {
                 // It has them as soon as others have left.
-                return;
+                return Some(Vec::new());
             }
             // The least urgent first, and of those the widest.
             victims.sort_by(|a, b| {
@@ -361,19 +397,12 @@ impl Stepper<'_> {
                 best = Some((missing, asked));
             }
         }
-        for victim in best.into_iter().flat_map(|(_, asked)| asked) {
-            if !self.has_room() {
-                self.effects.more = true;
-                return;
-            }
-            let cause = Stop::Preempted { by: name.clone(), work: id };
-            self.stop_gang(&victim.run, victim.work, cause);
-        }
+        best.map(|(_, asked)| asked)
     }
 }
 
 /// A gang that could be asked to leave for a more urgent one.
-struct Victim {
+pub(super) struct Victim {
     priority: i32,
     seats: u32,
     run: RunName,

@@ -15,7 +15,8 @@ pub(super) struct Seen {
     done: Option<u64>,
     /// When that was first told.
     at: Millis,
-    seated_at: Millis,
+    /// When it was ordered, if that was seen.
+    seated_at: Option<Millis>,
     /// Milliseconds from its order to its first step.
     start: Option<u64>,
     /// When it is judged hung.
@@ -85,10 +86,15 @@ impl Seen {
     pub(super) fn started(now: Millis, limits: &Limits) -> Self {
         Self {
             at: now,
-            seated_at: now,
+            seated_at: Some(now),
             deadline: Millis(now.0 + limits.first_step.0),
             ..Self::default()
         }
+    }
+
+    /// It was ordered before anybody watched it.
+    pub(super) const fn missed_its_start(&mut self) {
+        self.seated_at = None;
     }
 
     /// Its time begins anew: nothing could be heard, or something else than a step was.
@@ -128,7 +134,7 @@ impl Seen {
             }
         }
         if self.done.is_none() {
-            self.start = Some(now.0.saturating_sub(self.seated_at.0));
+            self.start = self.seated_at.map(|at| now.0.saturating_sub(at.0));
         }
         self.done = Some(done);
         self.excuse(now, limits);
@@ -240,6 +246,13 @@ impl Stepper<'_> {
             self.state.index.hangs.remove(&(old.deadline, run.clone(), id));
         }
         self.state.index.hangs.insert((deadline, key.0, key.1));
+    }
+
+    /// A leader that finds a gang seated does not know since when it starts.
+    pub(super) fn missed_its_start(&mut self, run: &RunName, id: WorkId) {
+        if let Some(seen) = self.state.seen.get_mut(&(run.clone(), id)) {
+            seen.missed_its_start();
+        }
     }
 
     pub(super) fn unwatch(&mut self, run: &RunName, id: WorkId) {

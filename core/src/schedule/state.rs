@@ -38,8 +38,12 @@ pub struct State {
     pub(super) unsettled: bool,
     /// When gangs were last asked to make way, or found not to have to.
     pub(super) weighed: Millis,
-    /// The gang that was last asked to leave so that it can have more seats.
+    /// The gang that was last asked to leave so that it can have more seats, until it sits again.
     pub(super) widened: Option<(RunName, WorkId)>,
+    /// Since when gangs that may have fewer ranks wait for more.
+    pub(super) patient: BTreeMap<(RunName, WorkId), Millis>,
+    /// When placement is to look again although nothing has changed: somebody's patience ends.
+    pub(super) look_again: Option<Millis>,
     /// For whom free seats of a kind of device are kept, as placement last left it.
     pub(super) kept: BTreeMap<String, (RunName, WorkId)>,
     pub(super) index: Index,

@@ -250,6 +250,7 @@ impl Stepper<'_> {
         }
         for (run, id) in self.works_where(|work| matches!(work.phase, Phase::Running(_))) {
             self.watch(&run, id);
+            self.missed_its_start(&run, id);
         }
         // The answer to an inspection asked for by the former leader never comes.
         for (run, id) in self.works_where(|work| matches!(work.phase, Phase::Inspecting { .. })) {
@@ -319,6 +320,10 @@ impl Stepper<'_> {
                 break;
             }
             self.change(&run, id, |work| work.phase = Phase::Waiting);
+        }
+        if self.state.look_again.is_some_and(|at| at <= self.now) {
+            self.state.look_again = None;
+            self.state.unsettled = true;
         }
         self.judge_hangs();
         self.end_quarantines();

@@ -18,7 +18,11 @@ pub fn undo(state: &mut State, limits: &Limits, effects: Effects) {
         if !matches!(work.phase, Phase::Running(_)) || created.contains(&run) {
             state.seen.remove(&key);
         } else if id.model().is_some() {
-            let started = || Seen::started(state.clock, limits);
+            let started = || {
+                let mut seen = Seen::started(state.clock, limits);
+                seen.missed_its_start();
+                seen
+            };
             state.seen.entry(key).or_insert_with(started);
         }
         if let Some(found) = state.runs.get_mut(&run).and_then(|run| run.works.get_mut(&id)) {

@@ -222,6 +222,9 @@ impl Stepper<'_> {
 
     /// Free seats that would do.
     pub(super) fn free_for(&self, requires: &Requires, kind: &str) -> u32 {
+        if requires.is_empty() {
+            return self.state.index.pools.free_of(&|it| it == kind);
+        }
         let accepts = |id: &WorkerId| {
             self.state.workers.get(id).is_some_and(|worker| requires.accepts(&worker.offer))
         };

@@ -1,13 +1,15 @@
 //! Gangs that train on fewer seats than they might, and get more when there are more (G7).
 //!
 //! A run document may let a gang have fewer ranks than its most (`minRanks`). It takes all if they are free,
-//! and waits for all if they soon will be; if not, it takes the most that are free and keep the batch. Once it
+//! and waits for all if they soon will be, by who ends or may be asked to leave, but not for ever; then it takes the
+//! most that are free and keep the batch. Once it
 //! has saved something and there are seats for more, so that nobody who waits for them has to wait longer, it is
 //! asked to save and leave, and is seated anew. One gang at a time does so: two would count on the same seats.
 
+use super::index::Facts;
 use super::step::Stepper;
-use super::{Node, Phase, Run, Stop};
-use crate::ids::{RunName, Seat, WorkId};
+use super::{Node, Phase, Run, Stop, Work};
+use crate::ids::{Millis, RunName, Seat, WorkId};
 
 impl Stepper<'_> {
     /// Seats that a work waits for: all of its ranks if the workers there are could hold them, else the
@@ -21,19 +23,78 @@ impl Stepper<'_> {
         run.widest(id, open).unwrap_or(all)
     }
 
-    /// The next width below `ranks`, for which nothing was found, that a work should try.
-    pub(super) fn fewer(&self, name: &RunName, id: WorkId, ranks: u32) -> Option<u32> {
-        let run = self.state.runs.get(name)?;
-        let fewer = run.widest(id, ranks.checked_sub(1)?)?;
-        if ranks < self.width(run, id) {
-            return Some(fewer);
+    /// The widths with which a work may be seated now, widest first.
+    pub(super) fn widths(&mut self, name: &RunName, id: WorkId) -> Vec<u32> {
+        let Some(run) = self.state.runs.get(name) else { return Vec::new() };
+        let all = run.ranks(id);
+        if run.least(id) == all {
+            return vec![all];
         }
-        // All that it could have are taken: for how long?
+        let width = self.width(run, id);
+        let key = (name.clone(), id);
+        let was_widened = self.state.widened.as_ref() == Some(&key);
+        if width < all && !was_widened && self.is_more_to_come_back(run, id, width) {
+            return Vec::new();
+        }
+        let since = self.state.patient.get(&key).copied().unwrap_or(self.now);
+        let is_patient = !was_widened && self.now.0 < since.0 + self.limits.narrow.0;
+        if is_patient && (self.victims(run, id, width).is_some() || self.is_soon(run, id, width)) {
+            return vec![width];
+        }
+        let fewer = |ranks: &u32| run.widest(id, ranks.checked_sub(1)?);
+        std::iter::successors(Some(width), fewer).collect()
+    }
+
+    /// Whether workers without a stream, which are not lost yet, could hold more of its ranks.
+    fn is_more_to_come_back(&self, run: &Run, id: WorkId, width: u32) -> bool {
+        let requires = run.requires(id);
+        let mut seats = self.open_seats(requires);
+        let away = self.state.index.losses.iter();
+        for worker in away.filter_map(|(_, id)| self.state.workers.get(id)) {
+            let is_open = self.state.nodes.get(&worker.offer.node).is_none_or(Node::is_open);
+            if is_open && !worker.said_goodbye && requires.accepts(&worker.offer) {
+                *seats.entry(worker.offer.kind.clone()).or_default() += worker.usable();
+            }
+        }
+        let most = seats.into_values().max().unwrap_or(0);
+        run.widest(id, most).is_some_and(|most| most > width)
+    }
+
+    /// Whether it could have so many seats before its patience ends, as far as lengths and paces tell.
+    fn is_soon(&self, run: &Run, id: WorkId, ranks: u32) -> bool {
         let requires = run.requires(id);
         let kinds = self.open_seats(requires).into_iter().filter(|(_, open)| *open >= ranks);
-        let soonest = kinds.map(|(kind, _)| self.shadow(ranks, &kind).0).min();
-        let is_soon = soonest.is_some_and(|at| at <= self.now.0 + self.limits.narrow.0);
-        (!is_soon).then_some(fewer)
+        let soonest = kinds.map(|(kind, _)| self.shadow(ranks, requires, &kind).0).min();
+        soonest.is_some_and(|at| at <= self.now.0 + self.limits.narrow.0)
+    }
+
+    /// Notes that a work was not seated, so that it waits for more ranks only so long.
+    pub(super) fn goes_on_waiting(&mut self, name: &RunName, id: WorkId) {
+        let Some(run) = self.state.runs.get(name) else { return };
+        if run.least(id) == run.ranks(id) {
+            return;
+        }
+        let since = *self.state.patient.entry((name.clone(), id)).or_insert(self.now);
+        let patience_ends = Millis(since.0 + self.limits.narrow.0);
+        let losses = self.state.index.losses.first().map(|(at, _)| Millis(at.0 + 1));
+        let ends = [Some(patience_ends), losses].into_iter().flatten().filter(|at| *at > self.now);
+        self.state.look_again = ends.chain(self.state.look_again).min();
+    }
+
+    pub(super) fn waits_no_longer(&mut self, name: &RunName, id: WorkId) {
+        let key = (name.clone(), id);
+        self.state.patient.remove(&key);
+        if self.state.widened.as_ref() == Some(&key) {
+            self.state.widened = None;
+        }
+    }
+
+    pub(super) fn forget_who_waits_no_longer(&mut self) {
+        let runs = &self.state.runs;
+        self.state.patient.retain(|(run, id), _| {
+            let work = runs.get(run).and_then(|run| run.works.get(id));
+            work.is_some_and(|work| work.phase == Phase::Waiting)
+        });
     }
 
     /// Asks a gang for which there are more seats than it has to save and leave, so that it gets them.
@@ -48,33 +109,38 @@ impl Stepper<'_> {
     }
 
     fn is_widening(&self) -> bool {
-        let Some((run, id)) = &self.state.widened else { return false };
-        self.state.work(run, *id).is_some_and(|work| match &work.phase {
-            Phase::Stopping { cause, .. } => matches!(cause, Stop::Widened { .. }),
-            Phase::Inspecting { .. } => true,
-            Phase::Waiting
-            | Phase::Backoff { .. }
-            | Phase::Running(_)
-            | Phase::Done
-            | Phase::Failed { .. } => false,
-        })
+        let is_widened =
+            |work: &Work| matches!(work.phase, Phase::Stopping { cause: Stop::Widened { .. }, .. });
+        let is_leaving = self.elastic_runs().any(|(_, run, facts)| {
+            facts.stopping.iter().any(|id| run.works.get(id).is_some_and(is_widened))
+        });
+        let last = self.state.widened.as_ref().and_then(|(run, id)| self.state.work(run, *id));
+        is_leaving || last.is_some_and(|work| matches!(work.phase, Phase::Inspecting { .. }))
     }
 
-    /// A gang that could have more ranks than it has, and how many.
-    fn narrow_gang(&self) -> Option<(RunName, WorkId, u32)> {
-        for (name, run) in &self.state.runs {
+    fn elastic_runs(&self) -> impl Iterator<Item = (&RunName, &Run, &Facts)> {
+        let is_elastic = |run: &Run| {
             let gangs = &run.head.spec.spec.gangs;
-            let Some(facts) = self.state.index.run(name) else { continue };
-            if gangs.seed.min_ranks.is_none() && gangs.expert.min_ranks.is_none() {
-                continue;
-            }
-            let mut running = facts.running.iter();
-            let found = running.find_map(|&id| Some((id, self.could_have(name, run, id)?)));
-            if let Some((id, to)) = found {
-                return Some((name.clone(), id, to));
+            gangs.seed.min_ranks.is_some() || gangs.expert.min_ranks.is_some()
+        };
+        let runs = self.state.runs.iter().filter(move |(_, run)| is_elastic(run));
+        runs.filter_map(|(name, run)| Some((name, run, self.state.index.run(name)?)))
+    }
+
+    /// The gang that should have more ranks than it has, and how many: the most urgent, then the one with most left.
+    fn narrow_gang(&self) -> Option<(RunName, WorkId, u32)> {
+        let mut found: Option<((i32, u64), (RunName, WorkId, u32))> = None;
+        for (name, run, facts) in self.elastic_runs() {
+            for &id in &facts.running {
+                let Some(to) = self.could_have(name, run, id) else { continue };
+                let left = self.time_left(name, id).unwrap_or(0);
+                let order = (run.head.spec.spec.priority, left);
+                if found.as_ref().is_none_or(|(first, _)| *first < order) {
+                    found = Some((order, (name.clone(), id, to)));
+                }
             }
         }
-        None
+        found.map(|(_, gang)| gang)
     }
 
     fn could_have(&self, name: &RunName, run: &Run, id: WorkId) -> Option<u32> {
@@ -102,7 +168,7 @@ impl Stepper<'_> {
         let to = run.widest(id, own + self.free_for(run.requires(id), kind))?;
         (to > ranks
             && self.is_worth_it(name, id, ranks, to)
-            && self.delays_nobody(name, id, to, kind))
+            && self.delays_nobody(name, run, id, to, kind))
         .then_some(to)
     }
 
@@ -115,12 +181,26 @@ impl Stepper<'_> {
         saved >= 2 * start
     }
 
-    /// Whether who waits for the free seats of `kind` has all of its seats as soon as it would have them if
-    /// none of the free ones were taken.
-    fn delays_nobody(&self, name: &RunName, id: WorkId, to: u32, kind: &str) -> bool {
+    /// Whether a gang that leaves to have `to` ranks gets them, and who waits for the free seats of its kind has
+    /// its own no later: what placement will ask once it has left.
+    fn delays_nobody(&self, name: &RunName, run: &Run, id: WorkId, to: u32, kind: &str) -> bool {
         let Some((other, work)) = self.state.kept.get(kind) else { return true };
-        let Some(run) = self.state.runs.get(other) else { return true };
-        let (at, _) = self.shadow(self.width(run, *work), kind);
-        self.expected_end(name, id, to) <= at
+        let Some(ahead) = self.state.runs.get(other) else { return true };
+        if ahead.head.spec.spec.priority < run.head.spec.spec.priority {
+            return true;
+        }
+        let (ranks, requires) = (self.width(ahead, *work), ahead.requires(*work));
+        let own = self.state.work(name, id).and_then(Work::gang);
+        let own = own.into_iter().flat_map(super::Gang::alive).filter(|(_, seat)| {
+            let worker = self.state.workers.get(&seat.worker);
+            worker.is_some_and(|worker| requires.accepts(&worker.offer))
+        });
+        let own = u32::try_from(own.count()).unwrap_or(u32::MAX);
+        if self.free_for(requires, kind).saturating_add(own) >= ranks {
+            // It would take them all.
+            return false;
+        }
+        let (at, spare) = self.shadow_without(Some((name, id)), ranks, requires, kind);
+        self.expected_end(name, id, to) <= at || to <= spare
     }
 }

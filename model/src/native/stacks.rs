@@ -24,7 +24,8 @@ extern "C" fn note(_signal: libc::c_int) {
     let (own, errno) = unsafe { (libc::gettid(), *libc::__errno_location()) };
     if TURN.load(Ordering::Acquire) == own {
         let mut depth = 0;
-        // SAFETY: no other thread walks a stack through here, since it is this one's turn alone.
+        // SAFETY: it walks the calling thread's own stack. Two threads here at once, of which one was late, would
+        // only mix their numbers, which are atomic.
         unsafe {
             backtrace::trace_unsynchronized(|frame| {
                 let place = FRAMES.get(depth);
@@ -35,7 +36,10 @@ extern "C" fn note(_signal: libc::c_int) {
                 place.is_some()
             });
         }
-        DEPTH.store(depth, Ordering::Release);
+        // Who was too late is no longer waited for.
+        if TURN.load(Ordering::Acquire) == own {
+            DEPTH.store(depth, Ordering::Release);
+        }
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };

@@ -277,7 +277,7 @@ impl Agent {
                 self.say(0, Report::Progress(progress));
             }
             // The watch keeps these to itself.
-            News::Said(FromRank::Alive { .. } | FromRank::ToldWhere | FromRank::Outcome(_)) => (),
+            News::Said(FromRank::Alive { .. } | FromRank::Outcome(_)) => (),
         }
         self.advance();
     }

@@ -84,8 +84,6 @@ struct Watch {
     units: u64,
     outcome: Option<Outcome>,
     killed: Option<Killed>,
-    /// It was asked where it stands, and dies once it has told.
-    is_asked: bool,
     /// The next step of ending the rank, once that has begun.
     ending: Option<(Due, Instant)>,
 }
@@ -114,7 +112,6 @@ pub(super) async fn watch(
         units: 0,
         outcome: None,
         killed: None,
-        is_asked: false,
         ending: None,
     };
     let ended = CancellationToken::new();
@@ -163,9 +160,6 @@ impl Watch {
                     self.worked_at = self.heard_at;
                 }
             }
-            Ok(FromRank::ToldWhere) if self.is_asked => self.end_with(Signal::SIGKILL),
-            // A person asked.
-            Ok(FromRank::ToldWhere) => (),
             Ok(FromRank::Outcome(outcome)) => {
                 self.outcome = Some(outcome);
                 self.ending = Some((Due::Kill, self.heard_at + EXIT_GRACE));
@@ -237,12 +231,12 @@ impl Watch {
         }
     }
 
-    /// Asks the rank itself, not its group, for its stacks.
+    /// Asks the rank itself, not its group, for its stacks, and kills it a little later: all ranks of its gang at
+    /// about the same time, since each that goes ends the others before they have told.
     fn ask_where(&mut self) {
         if let Err(error) = kill(self.pid, Signal::SIGUSR1) {
             tracing::debug!(%error, pid = %self.pid, "a rank cannot be asked where it stands");
         }
-        self.is_asked = true;
         self.ending = Some((Due::Kill, Instant::now() + WHERE_PATIENCE));
     }
 

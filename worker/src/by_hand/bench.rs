@@ -217,6 +217,8 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
             lines.push(line);
         }
         device::synchronize(device);
+        // What is under way is this round's to pay for.
+        saver.as_mut().map_or(Ok(()), Saver::settle)?;
         let seconds = started.elapsed().as_secs_f64();
         for line in &lines {
             say(line)?;

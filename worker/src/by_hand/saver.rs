@@ -64,7 +64,8 @@ impl Saver {
         Ok(())
     }
 
-    fn settle(&mut self) -> anyhow::Result<()> {
+    /// Waits for the one under way.
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
         let Some(writing) = self.writing.take() else { return Ok(()) };
         self.runtime.block_on(writing)?
     }

@@ -110,10 +110,14 @@ impl Collective for OnGpus {
     }
 
     fn sum_tensor(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
-        self.gpus.sum(tensor, &patience(&self.ring))
+        let summed = self.gpus.sum(tensor, &patience(&self.ring));
+        self.ring.also_waited(self.gpus.take_waited());
+        summed
     }
 
     fn gather_tensors(&mut self, own: &Tensor) -> Result<Tensor, CollectiveError> {
-        self.gpus.gather(own, &patience(&self.ring))
+        let gathered = self.gpus.gather(own, &patience(&self.ring));
+        self.ring.also_waited(self.gpus.take_waited());
+        gathered
     }
 }

@@ -54,6 +54,11 @@ impl TcpRing {
         self.neighbours.hung_up()
     }
 
+    /// Counts time in which this rank waited for its peers elsewhere.
+    pub(super) fn also_waited(&self, waited: Duration) {
+        self.neighbours.waited.add(waited);
+    }
+
     /// Sets how long a peer may stand still.
     pub const fn give_up_after(&mut self, patience: Duration) {
         self.neighbours.patience = patience;

@@ -36,7 +36,7 @@ const DIGEST_BYTES: usize = 8;
 pub struct Waited(Arc<AtomicU64>);
 
 impl Waited {
-    fn add(&self, waited: Duration) {
+    pub(super) fn add(&self, waited: Duration) {
         let nanos = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
         self.0.fetch_add(nanos, Ordering::Relaxed);
     }

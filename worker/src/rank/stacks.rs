@@ -29,10 +29,12 @@ pub(super) fn answer(uplink: &Arc<Uplink>) {
     let uplink = Arc::clone(uplink);
     let answering = thread::Builder::new().name("stacks".to_owned()).spawn(move || {
         while asked().wait().is_ok() {
-            // In one piece, that no other thread's lines come between.
-            let told = tell(&uplink);
-            let _: Result<(), _> = std::io::stderr().lock().write_all(told.as_bytes());
-            uplink.told_where();
+            // The names of what is on the stacks take longest to find, and it may be killed meanwhile.
+            let pid = std::process::id();
+            say(&format!("--- where process {pid} stands\n{}\n", uplink.last_exchange()));
+            let stacks: Vec<String> =
+                stacks::of_other_threads().iter().map(ToString::to_string).collect();
+            say(&format!("{}\n--- end\n", stacks.join("\n")));
         }
     });
     if let Err(error) = answering {
@@ -40,12 +42,7 @@ pub(super) fn answer(uplink: &Arc<Uplink>) {
     }
 }
 
-fn tell(uplink: &Uplink) -> String {
-    let stacks: Vec<String> = stacks::of_other_threads().iter().map(ToString::to_string).collect();
-    let pid = std::process::id();
-    format!(
-        "--- where process {pid} stands\n{}\n{}\n--- end\n",
-        uplink.last_exchange(),
-        stacks.join("\n")
-    )
+/// In one piece, that no other thread's lines come between.
+fn say(text: &str) {
+    let _: Result<(), _> = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -133,11 +133,6 @@ impl Uplink {
         self.last_exchange.clone()
     }
 
-    /// Tells that its log says where this rank stands.
-    pub(super) fn told_where(&self) {
-        self.say(FromRank::ToldWhere);
-    }
-
     /// Says the last word and waits until it is out.
     pub(super) fn finish(&self, outcome: &Outcome) {
         self.say(FromRank::Outcome(outcome.clone()));
@@ -211,10 +206,7 @@ fn write(mut voice: Voice, queued: &Receiver<FromRank>, units: &AtomicU64) {
 fn tell_person(message: &FromRank) {
     match message {
         // The outcome is printed, and whoever wrote a checkpoint has logged it.
-        FromRank::Alive { .. }
-        | FromRank::Outcome(_)
-        | FromRank::Checkpoint { .. }
-        | FromRank::ToldWhere => (),
+        FromRank::Alive { .. } | FromRank::Outcome(_) | FromRank::Checkpoint { .. } => (),
         FromRank::Rendezvous(address) => tracing::info!(?address, "listening for the gang"),
         FromRank::Progress { done, total, rate, loss, busy_ms: _ } => match loss {
             Some(loss) => tracing::info!("{done} of {total}, {rate:.1}/s, loss {loss:.4}"),

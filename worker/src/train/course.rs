@@ -22,6 +22,8 @@ pub(super) struct Course {
     pub(super) global_batch: u32,
     /// Of this gang.
     pub(super) ranks: u32,
+    /// How it makes sums over its ranks, once it has met.
+    pub(super) sums: &'static str,
     /// The step at which this model's own stream of pairs begins.
     pub(super) from: u64,
     /// The step at which it is done.
@@ -91,6 +93,7 @@ impl Course {
             options,
             global_batch,
             ranks: job.ranks,
+            sums: "none",
             from,
             due,
             data,

@@ -28,6 +28,8 @@ pub(super) struct Gang {
     rank: u32,
     collective: Box<dyn Collective>,
     waited: Waited,
+    /// By whom sums over ranks are made, and in which order.
+    sums: &'static str,
 }
 
 impl Gang {
@@ -41,7 +43,7 @@ impl Gang {
         let rank = job.rank;
         if job.ranks == 1 {
             let waited = Waited::default();
-            return Ok(Self { rank, collective: Box::new(Solo), waited });
+            return Ok(Self { rank, collective: Box::new(Solo), waited, sums: "none" });
         }
         let place = Place { fence: job.fence().to_string(), rank, ranks: job.ranks };
         let patience = Patience::new(MEETING_PATIENCE, Arc::clone(&context.stop));
@@ -71,19 +73,24 @@ impl Gang {
         let last = uplink.last_exchange();
         let brought = OnGpus::bring_up(ring, placement.device);
         let exchange = brought.map_err(|error| not_brought_up(rank, &error))?;
-        let collective: Box<dyn Collective> = match exchange {
+        let (collective, sums): (Box<dyn Collective>, _) = match exchange {
             Exchange::ByNccl(gpus) => {
                 tracing::info!(rank, ?gpus, "exchanging tensors where they lie");
-                Box::new(Watched::new(*gpus, last))
+                (Box::new(Watched::new(*gpus, last)), "nccl")
             }
             Exchange::ThroughHost { ring, why } => {
                 if let Some(why) = why.filter(|_| placement.device.is_cuda()) {
                     tracing::warn!(rank, %why, "exchanging through host memory, which is slow");
                 }
-                Box::new(Watched::new(ring, last))
+                (Box::new(Watched::new(ring, last)), "ring, by rank")
             }
         };
-        Ok(Self { rank, collective, waited })
+        Ok(Self { rank, collective, waited, sums })
+    }
+
+    /// By whom sums over ranks are made, and in which order.
+    pub(super) const fn sums(&self) -> &'static str {
+        self.sums
     }
 
     /// How long this rank has waited for its peers since it was last asked.
@@ -156,13 +163,11 @@ impl Gang {
                 tracing::warn!(rank, %error, cause = ?source, "the gang is broken");
                 Failure::PeerLost { rank }.into()
             }
-            CollectiveError::Timeout { .. }
-            | CollectiveError::Damaged { .. }
-            | CollectiveError::Device { .. } => {
+            CollectiveError::Timeout { .. } | CollectiveError::Damaged { .. } => {
                 tracing::warn!(rank, %error, "the gang is broken");
                 Failure::PeerLost { rank }.into()
             }
-            CollectiveError::Mismatch { .. } => {
+            CollectiveError::Mismatch { .. } | CollectiveError::Device { .. } => {
                 Failure::Crashed { rank, message: error.to_string() }.into()
             }
             CollectiveError::Aborted => Ending::Stopped,

@@ -30,7 +30,7 @@ impl How {
             device: device::label(course.placement.device),
             threads: threads::intra_op(),
             instructions: told.unwrap_or_else(|| widest().to_owned()),
-            sums: if course.ranks == 1 { "none" } else { "ring, by rank" }.to_owned(),
+            sums: course.sums.to_owned(),
             micro_batch: course.options.micro_batch.unwrap_or(0),
         }
     }

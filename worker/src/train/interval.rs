@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// What the first checkpoint of a gang costs is not known before it: it is due by then.
 const FIRST: Duration = Duration::from_secs(60);
+/// However little a checkpoint costs: writing it takes something, too.
+const LEAST: Duration = Duration::from_secs(1);
 const DAY: f64 = 86_400.0;
 
 /// The interval after which time spent on checkpoints and time lost by failures are together least, to first
@@ -41,7 +43,7 @@ impl Interval {
 
     pub(crate) fn get(&self) -> Duration {
         let least_loss = self.cost.map_or(FIRST, |cost| young(cost, self.failures, self.ranks));
-        least_loss.min(self.most)
+        least_loss.max(LEAST).min(self.most)
     }
 }
 
@@ -67,15 +69,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_fails_or_nothing_is_lost_the_document_decides() {
-        for (failures, cost) in [(0.0, seconds(3)), (0.0027, Duration::ZERO), (0.0, Duration::ZERO)]
-        {
+    fn where_nothing_fails_the_document_decides_and_nobody_saves_without_end() {
+        for (failures, cost, due) in [(0.0, 3, 600), (0.0027, 0, 1), (1.0, 0, 1)] {
             let mut interval = Interval::new(seconds(600), failures, 2);
-            interval.measured(cost);
-            assert!(interval.get() <= seconds(600));
+            interval.measured(seconds(cost));
+            assert_eq!(interval.get(), seconds(due), "{failures} {cost}");
         }
-        let mut interval = Interval::new(seconds(600), 0.0, 2);
-        interval.measured(seconds(3));
-        assert_eq!(interval.get(), seconds(600));
+        let mut often = Interval::new(Duration::from_millis(50), 0.0027, 2);
+        often.measured(Duration::ZERO);
+        assert_eq!(often.get(), Duration::from_millis(50));
     }
 }

@@ -187,7 +187,11 @@ fn fetch(
     folder: &Path,
 ) -> Result<CheckpointManifest, Unsound> {
     let (store, run) = (&context.store, &context.job.run);
-    let Some(cache) = context.cache.as_ref().filter(|_| store.local_path("").is_none()) else {
+    // Nobody else reads what a rank alone goes on from.
+    let is_shared = at.model == ModelId::Seed && context.job.work.model() != Some(ModelId::Seed)
+        || context.job.ranks > 1;
+    let cache = context.cache.as_ref().filter(|_| is_shared && store.local_path("").is_none());
+    let Some(cache) = cache else {
         return Ok(context.block_on(checkpoint::fetch(store, run, at, folder))?);
     };
     let manifest = context.block_on(checkpoint::read(store, run, at))?;

@@ -37,6 +37,17 @@ impl Script {
     fn tick(&mut self) {
         self.at(self.now.0 + 500);
     }
+
+    /// Before anybody sits there.
+    fn cordon_all(&mut self, nodes: &[&str]) {
+        for node in nodes {
+            self.state.nodes.insert(
+                NodeName((*node).into()),
+                Node { cordoned: Some("fan".into()), ..Node::default() },
+            );
+        }
+        self.state.index = Index::of(&self.state);
+    }
 }
 
 #[test]
@@ -126,6 +137,32 @@ fn a_gang_takes_fewer_seats_if_the_others_are_taken_for_long() {
 }
 
 #[test]
+fn seats_that_would_not_do_are_not_waited_for_however_soon_they_are_free() {
+    let requires = "requires: {labels: {zone: a}}, ";
+    let gang = format!("expert: {{{requires}ranks: 4, minRanks: 2");
+    let mut script = elastic(&[("expert: {ranks: 4, minRanks: 2", &gang)]);
+    let zone_a = |worker: &str, slots: u32| {
+        let labels = [("zone".to_owned(), "a".to_owned())].into();
+        Offer { labels, ..offer(worker, slots) }
+    };
+    let join = |script: &mut Script, offer: Offer| {
+        let (worker, withdrawn) = (WorkerId(offer.node.0.replace('n', "w")), BTreeMap::new());
+        script.event(Event::WorkerAttached { worker, offer, withdrawn, ranks: vec![] });
+    };
+    // A seed has two of the four that would do, for an hour as far as is known; a job has one that would not.
+    let seed = format!("seed: {{{requires}ranks: 2}}");
+    script.apply("long", 1, &[("seed: {ranks: 2}", &seed)]);
+    kept::seed_waits(&mut script, "long");
+    script.apply("short", 2, &[]);
+    join(&mut script, offer("w1", 1));
+    join(&mut script, zone_a("w2", 2));
+    assert!(script.told.contains("start long/seed#1 rank 1 on w2:1"), "{}", script.told);
+    join(&mut script, zone_a("w3", 2));
+    join(&mut script, offer("w4", 3));
+    assert_eq!(script.sits_at("expert-0"), ["w3:0", "w3:1"]);
+}
+
+#[test]
 fn a_gang_that_is_asked_to_leave_by_a_more_urgent_one_goes_on_with_what_that_leaves() {
     let mut script = elastic(&[]);
     script.attach("w1", 4, vec![]);
@@ -195,29 +232,25 @@ fn gangs_are_widened_one_at_a_time() {
     assert!(!is_stopping(&script, "expert-1"));
 }
 
-/// One expert on two seats of four, a seed that waits for three, and one seat free.
-fn another_waits(brief: bool) -> Script {
+/// One expert on two seats of four, the seed of another run that has so many seconds left on two more, a third
+/// that waits for so many seats, and two seats that are free.
+fn another_waits(seconds: u64, ranks: u32) -> Script {
     let mut script = elastic(&[]);
     script.attach("w1", 2, vec![]);
-    if brief {
-        // Its seed has two more seats, and a few seconds left.
-        script.apply("brief", 0, &[("seedSteps: 288", "seedSteps: 5")]);
-        kept::seed_waits(&mut script, "brief");
-        script.attach("w4", 2, vec![]);
-    }
+    script.apply("other", 0, &[("seedSteps: 288", &format!("seedSteps: {seconds}"))]);
+    kept::seed_waits(&mut script, "other");
+    script.attach("w4", 2, vec![]);
+    let seed = format!("seed: {{ranks: {ranks}}}");
     let twelve = [("globalBatch: 128", "globalBatch: 96"), ("microBatch: 64", "microBatch: 8")];
-    let wide = [&twelve[..], &[("seed: {ranks: 2}", "seed: {ranks: 3}")]].concat();
-    script.apply("wide", 0, &wide);
+    script.apply("wide", 0, &[&twelve[..], &[("seed: {ranks: 2}", &seed)]].concat());
     kept::seed_waits(&mut script, "wide");
-    script.attach("w2", 1, vec![]);
+    script.attach("w2", 2, vec![]);
     for step in 0..4 {
         script.at(script.now.0 + 1_000);
         script.steps("expert-0#1", 299 + step);
-        if brief {
-            let fence = Fence { run: "brief".parse().unwrap(), ..fence_of("seed#1") };
-            let worker = WorkerId("w4".into());
-            script.event(Event::Progressed { worker, fence, rank: 0, done: step, busy_us: 0 });
-        }
+        let fence = Fence { run: "other".parse().unwrap(), ..fence_of("seed#1") };
+        let worker = WorkerId("w4".into());
+        script.event(Event::Progressed { worker, fence, rank: 0, done: step, busy_us: 0 });
     }
     script.commit("expert-0#1", 302);
     assert!(script.state.kept.contains_key("cpu"));
@@ -227,15 +260,72 @@ fn another_waits(brief: bool) -> Script {
 
 #[test]
 fn seats_that_another_waits_for_are_taken_only_if_it_has_its_own_no_later() {
-    // It waits for this very expert, which ends earlier on three seats.
-    let script = another_waits(false);
-    let widened = Stop::Widened { to: 3 };
-    let is_widened =
-        |work: &Work| matches!(&work.phase, Phase::Stopping { cause, .. } if *cause == widened);
-    assert!(is_widened(script.work("expert-0")));
-    // It waits for a gang that ends earlier still.
-    let script = another_waits(true);
+    // It waits for a gang that has ten minutes left; on four seats the expert has one.
+    let mut script = another_waits(600, 6);
+    let cause = Stop::Widened { to: 4 };
+    let Phase::Stopping { cause: found, .. } = &script.work("expert-0").phase else { panic!() };
+    assert_eq!(*found, cause);
+    script.all_leave("expert-0#1", None);
+    assert_eq!(script.width("expert-0"), 4);
+    // It waits for one that ends before the expert would.
+    let script = another_waits(10, 6);
     assert!(matches!(script.work("expert-0").phase, Phase::Running(_)));
+    // It would take the expert's own seats, too.
+    let script = another_waits(600, 4);
+    assert!(matches!(script.work("expert-0").phase, Phase::Running(_)));
+}
+
+#[test]
+fn a_gang_waits_for_all_its_seats_for_two_minutes_at_most() {
+    let mut script = elastic(&[]);
+    // A job that takes much longer than jobs do.
+    script.apply("short", 1, &[]);
+    script.attach("w1", 4, vec![]);
+    script.at(119_500);
+    assert_eq!(script.width("expert-0"), 0);
+    script.at(121_000);
+    assert_eq!(script.width("expert-0"), 3);
+}
+
+#[test]
+fn an_urgent_gang_has_others_leave_rather_than_begin_with_fewer_ranks() {
+    let mut script = Script::trained_seed();
+    script.attach("w1", 4, vec![]);
+    let seed = [("seed: {ranks: 2}", "seed: {ranks: 4, minRanks: 1}")];
+    let twelve = [("globalBatch: 128", "globalBatch: 96"), ("microBatch: 64", "microBatch: 8")];
+    script.apply("urgent", 5, &[&twelve[..], &seed].concat());
+    kept::seed_waits(&mut script, "urgent");
+    script.told.clear();
+    script.attach("w2", 1, vec![]);
+    assert!(!script.told.contains("start urgent/"), "{}", script.told);
+    for expert in ["expert-0", "expert-1"] {
+        let phase = &script.work(expert).phase;
+        assert!(matches!(phase, Phase::Stopping { .. }), "{expert} {phase:?}");
+    }
+}
+
+#[test]
+fn workers_that_a_new_leader_has_not_heard_yet_are_waited_for() {
+    let heard = |second: bool| {
+        let mut script = elastic(&[]);
+        script.cordon_all(&["n1", "n2"]);
+        script.attach("w1", 2, vec![]);
+        script.attach("w2", 2, vec![]);
+        assert_eq!(script.width("expert-0"), 0);
+        script.event(Event::TookLead { term: Term(2) });
+        for node in ["n1", "n2"] {
+            script.event(Event::NodeUncordoned { node: NodeName(node.into()) });
+        }
+        script.attach("w1", 2, vec![]);
+        assert_eq!(script.width("expert-0"), 0);
+        if second {
+            script.attach("w2", 2, vec![]);
+        } else {
+            script.at(script.now.0 + 9_000);
+        }
+        script.width("expert-0")
+    };
+    assert_eq!([true, false].map(heard), [4, 2]);
 }
 
 #[test]
