@@ -69,6 +69,11 @@ impl World {
         if run.widest(id, most).is_some_and(|wider| wider as usize > ranks) && is_alone {
             return Some(format!("{name}/{id} has {ranks} seats although it could have more"));
         }
+        let training = &run.head.spec.spec.training;
+        let parts = (training.global_batch / training.micro_batch) as usize;
+        if id.model().is_some() && !parts.is_multiple_of(ranks) {
+            return Some(format!("{name}/{id} has {ranks} seats for {parts} micro-batches"));
+        }
         let priority = run.head.spec.spec.priority;
         let offer = |seat: &Seat| state.workers.get(&seat.worker).map(|it| &it.offer);
         for (other, waiting) in &state.runs {
