@@ -129,18 +129,19 @@ impl Stepper<'_> {
 
     /// The gang that should have more ranks than it has, and how many: the most urgent, then the one with most left.
     fn narrow_gang(&self) -> Option<(RunName, WorkId, u32)> {
-        let mut found: Option<((i32, u64), (RunName, WorkId, u32))> = None;
+        let mut first = None;
+        let mut found = None;
         for (name, run, facts) in self.elastic_runs() {
             for &id in &facts.running {
                 let Some(to) = self.could_have(name, run, id) else { continue };
-                let left = self.time_left(name, id).unwrap_or(0);
-                let order = (run.head.spec.spec.priority, left);
-                if found.as_ref().is_none_or(|(first, _)| *first < order) {
-                    found = Some((order, (name.clone(), id, to)));
+                let order = Some((run.head.spec.spec.priority, self.time_left(name, id)));
+                if order > first {
+                    first = order;
+                    found = Some((name.clone(), id, to));
                 }
             }
         }
-        found.map(|(_, gang)| gang)
+        found
     }
 
     fn could_have(&self, name: &RunName, run: &Run, id: WorkId) -> Option<u32> {
