@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clade_core::ids::Digest;
 use clade_store::{DataShard, ForeignShard};
@@ -321,7 +322,11 @@ fn tars_of_an_object_store_read_the_same_with_and_without_a_cache_and_it_keeps_t
             // A download that was under way may come to its end between the listing and the look.
             files.map(|file| file.unwrap().metadata().map_or(0, |it| it.len())).sum()
         };
-        assert!(kept() <= room.unwrap_or(0), "{} in room for {room:?}", kept());
+        // One that is renamed while the folder is listed may be seen under both names.
+        let until = Instant::now() + Duration::from_secs(10);
+        while kept() > room.unwrap_or(0) {
+            assert!(Instant::now() < until, "{} in room for {room:?}", kept());
+        }
         assert_eq!(kept() > 0, room.is_some_and(|room| room >= 16 * size));
     }
 }
