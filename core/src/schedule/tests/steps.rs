@@ -135,3 +135,15 @@ fn a_leader_that_read_the_state_under_its_own_term_still_waits_for_its_workers()
     script.at(8_000);
     assert!(script.state.workers.is_empty());
 }
+
+#[test]
+fn a_hang_stays_a_hang_when_the_last_ranks_only_see_the_others_go() {
+    let mut script = seated();
+    script.steps("expert-0#1", 300);
+    script.at(61_000);
+    script.exit("expert-0#1", 0, Outcome::Stopped);
+    script.exit("expert-0#1", 1, Outcome::Failed(Failure::PeerLost { rank: 1 }));
+    script.inspected("expert-0#1", None);
+    let failure = script.work("expert-0").last_failure.clone();
+    assert!(matches!(failure, Some(Failure::Stalled { .. })), "{failure:?}");
+}
