@@ -30,14 +30,34 @@ pub trait Collective: Send {
     /// Returns once every rank has called it.
     fn barrier(&mut self) -> Result<(), CollectiveError>;
 
+    /// Time in which this rank could do nothing but wait for others, since it was last taken.
+    fn take_waited(&mut self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Gives some of it back, for whoever takes it next.
+    fn add_waited(&mut self, _waited: Duration) {}
+
     /// Whether tensors on a GPU are exchanged where they lie; the same on all ranks.
     fn is_on_device(&self) -> bool {
         false
     }
 
-    /// Replaces an f32 tensor on a GPU by the sum over all ranks. Only where [`Self::is_on_device`].
-    fn sum_tensor(&mut self, _tensor: &Tensor) -> Result<(), CollectiveError> {
+    /// Begins to replace an f32 tensor on a GPU by the sum over all ranks, once what computes it has run.
+    /// Only where [`Self::is_on_device`].
+    fn begin_sum(&mut self, _tensor: &Tensor) -> Result<(), CollectiveError> {
         Err(CollectiveError::Aborted)
+    }
+
+    /// Returns once all sums that were begun are made.
+    fn end_sums(&mut self) -> Result<(), CollectiveError> {
+        Err(CollectiveError::Aborted)
+    }
+
+    /// Replaces an f32 tensor on a GPU by the sum over all ranks. Only where [`Self::is_on_device`].
+    fn sum_tensor(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
+        self.begin_sum(tensor)?;
+        self.end_sums()
     }
 
     /// Every rank's `own`, by rank. Only where [`Self::is_on_device`].

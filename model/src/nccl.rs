@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tch::{Device, Kind, Tensor};
 
 use crate::collective::CollectiveError;
-use crate::native::{self, Communicator, ID_BYTES, NativeError, Progress, Stream};
+use crate::native::{self, Communicator, Event, ID_BYTES, NativeError, Progress, Stream};
 
 /// Names the file of NCCL, where it does not lie beside libtorch.
 pub const LIBRARY_VARIABLE: &str = "CLADE_NCCL";
@@ -156,6 +156,8 @@ pub struct Gpus {
     index: usize,
     ranks: usize,
     waited: Duration,
+    /// Passed when this rank has computed all that is being exchanged.
+    computed: Option<Event>,
 }
 
 impl fmt::Debug for Gpus {
@@ -184,7 +186,8 @@ impl Gpus {
         let stream = Stream::new(index).map_err(failed)?;
         let joined = library.nccl.begin_join(&id.0, rank, ranks);
         let comm = Some(joined.map_err(NcclError::Failed)?);
-        let mut gpus = Self { library, comm, stream, index, ranks, waited: Duration::ZERO };
+        let mut gpus =
+            Self { library, comm, stream, index, ranks, waited: Duration::ZERO, computed: None };
         let begun = Instant::now();
         loop {
             match gpus.progress() {
@@ -206,13 +209,32 @@ impl Gpus {
         }
     }
 
-    /// Replaces an f32 tensor on this rank's GPU by the sum over all ranks, and waits for it.
+    /// Begins to replace an f32 tensor on this rank's GPU by the sum over all ranks, once what is queued to
+    /// compute it has run; [`Self::end`] waits for it.
     ///
     /// # Errors
     ///
     /// After any error the gang is over, and the communicator aborted.
-    pub fn sum(&mut self, tensor: &Tensor, give_up: GiveUp<'_>) -> Result<(), CollectiveError> {
-        self.exchange(give_up, |gpus, comm| gpus.library.nccl.begin_sum(comm, tensor, &gpus.stream))
+    pub fn begin_sum(
+        &mut self,
+        tensor: &Tensor,
+        give_up: GiveUp<'_>,
+    ) -> Result<(), CollectiveError> {
+        let begun = self
+            .begin(give_up, |gpus, comm| gpus.library.nccl.begin_sum(comm, tensor, &gpus.stream));
+        self.or_abort(begun)
+    }
+
+    /// Waits for all that was begun.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::begin_sum`].
+    pub fn end(&mut self, give_up: GiveUp<'_>) -> Result<(), CollectiveError> {
+        let ended = self.finish(give_up);
+        let waited = self.or_abort(ended)?;
+        self.waited += waited;
+        Ok(())
     }
 
     /// Every rank's `own`, by rank, which are of the same shape.
@@ -224,9 +246,11 @@ impl Gpus {
     pub fn gather(&mut self, own: &Tensor, give_up: GiveUp<'_>) -> Result<Tensor, CollectiveError> {
         let shape = [i64::try_from(self.ranks).expect("few ranks"), own.size()[0]];
         let all = Tensor::empty(shape, (Kind::Float, own.device()));
-        self.exchange(give_up, |gpus, comm| {
+        let begun = self.begin(give_up, |gpus, comm| {
             gpus.library.nccl.begin_gather(comm, own, &all, &gpus.stream)
-        })?;
+        });
+        self.or_abort(begun)?;
+        self.end(give_up)?;
         Ok(all)
     }
 
@@ -235,21 +259,11 @@ impl Gpus {
         self.library.nccl.progress(comm)
     }
 
-    fn exchange(
-        &mut self,
-        give_up: GiveUp<'_>,
-        begin: impl FnOnce(&Self, &Communicator) -> Result<Progress, String>,
-    ) -> Result<(), CollectiveError> {
-        match self.perform(give_up, begin) {
-            Ok(waited) => {
-                self.waited += waited;
-                Ok(())
-            }
-            Err(error) => {
-                self.abort();
-                Err(error)
-            }
+    fn or_abort<R>(&mut self, result: Result<R, CollectiveError>) -> Result<R, CollectiveError> {
+        if result.is_err() {
+            self.abort();
         }
+        result
     }
 
     /// How long this rank has waited for the others since it was last asked.
@@ -257,28 +271,38 @@ impl Gpus {
         std::mem::replace(&mut self.waited, Duration::ZERO)
     }
 
-    fn perform(
-        &self,
+    /// Queues an exchange behind what tensors are queued to be computed.
+    fn begin(
+        &mut self,
         give_up: GiveUp<'_>,
         begin: impl FnOnce(&Self, &Communicator) -> Result<Progress, String>,
-    ) -> Result<Duration, CollectiveError> {
-        // What a peer's end looks like from here is an error of the network, if anything.
+    ) -> Result<(), CollectiveError> {
         let lost = |why: String| give_up().unwrap_or(CollectiveError::Device { why });
-        let torch = |error: NativeError| lost(error.to_string());
         let comm = self.comm.as_ref().ok_or(CollectiveError::Aborted)?;
-        let before = self.stream.follow_tensors().map_err(torch)?;
-        // From when on this rank could do nothing but wait for the others.
-        let mut idle: Option<Instant> = None;
+        let computed = self.stream.follow_tensors();
+        let computed = computed.map_err(|error| lost(error.to_string()))?;
         begin(self, comm).map_err(lost)?;
         let begun = Instant::now();
-        // It may not even be queued yet.
+        // It may not even be queued yet, and nothing else may be begun before it is.
         while self.progress().map_err(lost)? == Progress::UnderWay {
             look_again(begun, give_up)?;
         }
+        self.computed = Some(computed);
+        Ok(())
+    }
+
+    /// Waits for all that is queued; returns for how long this rank could do nothing but wait for the others.
+    fn finish(&mut self, give_up: GiveUp<'_>) -> Result<Duration, CollectiveError> {
+        // What a peer's end looks like from here is an error of the network, if anything.
+        let lost = |why: String| give_up().unwrap_or(CollectiveError::Device { why });
+        let torch = |error: NativeError| lost(error.to_string());
+        let Some(computed) = self.computed.take() else { return Ok(Duration::ZERO) };
         let end = self.stream.lead_tensors().map_err(torch)?;
+        let begun = Instant::now();
+        let mut idle: Option<Instant> = None;
         while !end.is_passed().map_err(torch)? {
             self.progress().map_err(lost)?;
-            if idle.is_none() && before.is_passed().map_err(torch)? {
+            if idle.is_none() && computed.is_passed().map_err(torch)? {
                 idle = Some(Instant::now());
             }
             look_again(begun, give_up)?;

@@ -62,6 +62,11 @@ pub(crate) struct CaptionPart {
 }
 
 impl TextTower {
+    /// The parameters that each segment uses, as the chain over any captions has them.
+    pub(crate) fn segments(&self) -> &[Vec<usize>] {
+        &self.params
+    }
+
     pub(crate) fn new(params: &FlatParams, config: &TextConfig) -> Self {
         let TextConfig { blocks, pool, is_causal, projection, .. } = config;
         let transformer = Transformer::new(params, "transformer", blocks, *is_causal);

@@ -1,9 +1,9 @@
 //! One rank's training loop body: a step of the gang's global batch.
 //!
-//! A step exchanges three messages: features (with token ids), their gradients (with the loss), and
-//! parameter gradients. The first two are small. The third leaves out the rows of the token table
-//! that no caption of the batch names, which are nought on every rank: of a small model's 32 MB,
-//! some 8 remain.
+//! A step exchanges features (with token ids), their gradients (with the loss), and parameter
+//! gradients, in buckets and while the backward pass goes on. The first two are small. The last leave
+//! out the rows of the token table that no caption of the batch names, which are nought on every rank:
+//! of a small model's 32 MB, some 8 remain.
 //!
 //! On a GPU a gang of one is never waited for within a step: whether the update is applied is
 //! decided there, and [`Trainer::outcome`] of a step is best asked for after the next has begun.
@@ -12,6 +12,7 @@
 //! nothing finite) changes nothing and is refused on every rank alike. All ranks of a gang compute on
 //! devices of one kind: a CPU and a GPU exchange the same messages only while nothing is refused.
 
+mod buckets;
 mod exchange;
 mod gradients;
 mod hyper;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use tch::Tensor;
 
 use crate::adamw::{AdamW, AdamWOptions};
+use crate::chain::Keep;
 use crate::clip::{ClipModel, LOGIT_SCALE};
 use crate::collective::{Collective, CollectiveError};
 use crate::config::ClipConfig;
@@ -38,10 +40,11 @@ use crate::native::{self, NativeError};
 use crate::pixels::Pixels;
 use crate::weights::{self, WeightsError};
 
+use buckets::{Plan, Reducer};
 use exchange::{LocalFeatures, exchange_features, reduce_share};
 use gradients::Gradients;
 pub use hyper::{Schedule, TrainHyper};
-use passes::{Keep, Micro, Trace};
+use passes::{Micro, Trace};
 use pending::Pending;
 pub use snapshot::Snapshot;
 use snapshot::copied;
@@ -122,6 +125,7 @@ pub struct Trainer {
     /// Updates known to be done.
     steps_done: u64,
     gradients: Gradients,
+    buckets: Arc<Plan>,
     /// `[]` f32: updates done, as the device counts them; where updates are queued.
     device_step: Option<Tensor>,
     /// Steps begun whose outcome was not asked for yet, oldest first.
@@ -165,6 +169,7 @@ impl Trainer {
     fn assemble(model: ClipModel, optimizer: AdamW, hyper: TrainHyper, steps_done: u64) -> Self {
         let is_queued = model.device().is_cuda();
         let gradients = gradients_of(&model, is_queued);
+        let buckets = Arc::new(Plan::new(&model));
         let mut trainer = Self {
             model,
             optimizer,
@@ -172,6 +177,7 @@ impl Trainer {
             options: TrainOptions::default(),
             steps_done,
             gradients,
+            buckets,
             device_step: None,
             pending: VecDeque::new(),
         };
@@ -316,7 +322,7 @@ impl Trainer {
         micro_batch: usize,
         collective: &mut dyn Collective,
     ) -> Result<(), StepError> {
-        let (micros, local, traces) = self.forward(batch, micro_batch)?;
+        let (micros, local, trace) = self.forward(batch, micro_batch)?;
         let (gathered, touched) = exchange_features(&local, batch, collective)?;
         let valid_pairs = gathered.images.size()[0].unsigned_abs();
         if valid_pairs == 0 {
@@ -334,8 +340,14 @@ impl Trainer {
                 return Ok(());
             }
         }
-        self.backward(&micros, &local, traces, &gathered, &share)?;
-        self.reduce_gradients(touched, &share.by_log_scale, collective)?;
+        let (buckets, is_flat) = (Arc::clone(&self.buckets), self.gradients.flat().is_some());
+        buckets::reduce(&buckets, touched, collective, is_flat, |reducer| {
+            self.backward(&micros, &local, trace, &gathered, &share, reducer)?;
+            Ok(reducer.finish(&mut self.gradients)?)
+        })?;
+        let scale = self.model.params().layout().index(LOGIT_SCALE);
+        let scale = scale.expect("every layout has a temperature");
+        self.gradients.set_scalar(scale, &share.by_log_scale);
         if self.device_step.is_some() {
             self.apply_queued(&share.loss, valid_pairs)
         } else {
@@ -349,21 +361,25 @@ impl Trainer {
         &self,
         batch: &Batch,
         micro_batch: usize,
-    ) -> Result<(Vec<Micro>, LocalFeatures, Trace), NativeError> {
+    ) -> Result<(Vec<Micro>, LocalFeatures, Option<Trace>), NativeError> {
         let pairs = batch.valid.len();
         let ranges = (0..pairs).step_by(micro_batch).map(|at| at..(at + micro_batch).min(pairs));
         let micros: Vec<Micro> = ranges
             .map(|range| Micro::upload(&self.model, &batch.pixels, &batch.tokens, range))
             .collect::<Result<_, _>>()?;
-        let mut trace = Trace::Nothing;
+        let mut trace = None;
         let (mut images, mut captions) = (Vec::new(), Vec::new());
         for (index, micro) in micros.iter().enumerate() {
             let is_last = index + 1 == micros.len();
-            let keep = if is_last { self.keep() } else { Keep::Nothing };
-            let (features, kept) = micro.forward(&self.model, keep);
+            let features = if is_last {
+                let (features, kept) = micro.forward(&self.model, self.keep());
+                trace = Some(kept);
+                features
+            } else {
+                micro.features(&self.model)
+            };
             images.push(features.images);
             captions.push(features.captions);
-            trace = kept;
         }
         let whole = |parts: &[Tensor]| match parts {
             [whole] => whole.shallow_clone(),
@@ -374,7 +390,7 @@ impl Trainer {
     }
 
     const fn keep(&self) -> Keep {
-        if self.options.recompute { Keep::Inputs } else { Keep::Graph }
+        if self.options.recompute { Keep::Inputs } else { Keep::Graphs }
     }
 
     fn check(&self, batch: &Batch) -> Result<usize, StepError> {
@@ -397,53 +413,30 @@ impl Trainer {
         }
     }
 
-    /// Takes the gradient of the features down to the parameters.
+    /// Takes the gradient of the features down to the parameters, and hands it on where it is done.
     fn backward(
         &mut self,
         micros: &[Micro],
         local: &LocalFeatures,
-        mut trace: Trace,
+        mut trace: Option<Trace>,
         gathered: &Gathered,
         share: &LossShare,
+        reducer: &mut Reducer<'_>,
     ) -> Result<(), StepError> {
         self.gradients.clear();
         if gathered.own.is_empty() {
             return Ok(());
         }
         let by_features = local.own_gradients(gathered, share);
-        for micro in micros.iter().rev() {
+        for (at, micro) in micros.iter().enumerate().rev() {
             let start = i64::try_from(micro.range.start).expect("a batch fits memory");
             let length = i64::try_from(micro.range.len()).expect("a batch fits memory");
-            let [by_images, by_captions] =
-                [0, 1].map(|side: usize| by_features[side].narrow(0, start, length));
-            let kept = match std::mem::replace(&mut trace, Trace::Nothing) {
-                Trace::Nothing => micro.forward(&self.model, self.keep()).1,
-                kept @ (Trace::Graph { .. } | Trace::Inputs { .. }) => kept,
-            };
-            let gradients = &mut self.gradients;
-            micro.backward(&self.model, kept, &by_images, &by_captions, gradients)?;
+            let by_own = [0, 1].map(|side: usize| by_features[side].narrow(0, start, length));
+            let kept = trace.take();
+            let kept = kept.unwrap_or_else(|| micro.forward(&self.model, self.keep()).1);
+            let done = (at == 0).then_some(&mut *reducer);
+            micro.backward(&self.model, kept, by_own, &mut self.gradients, done)?;
         }
-        Ok(())
-    }
-
-    /// Sums the gradients over the ranks; `touched` are the token rows of any rank.
-    fn reduce_gradients(
-        &mut self,
-        touched: Vec<usize>,
-        by_log_scale: &Tensor,
-        collective: &mut dyn Collective,
-    ) -> Result<(), StepError> {
-        if collective.is_on_device()
-            && let Some(flat) = self.gradients.flat()
-        {
-            collective.sum_tensor(flat)?;
-        } else if collective.world_size() > 1 {
-            let mut message = self.gradients.to_message(&touched);
-            collective.all_reduce_sum(&mut message)?;
-            self.gradients.take_message(&message, touched);
-        }
-        let scale = self.model.params().layout().index(LOGIT_SCALE);
-        self.gradients.set_scalar(scale.expect("every layout has a temperature"), by_log_scale);
         Ok(())
     }
 }

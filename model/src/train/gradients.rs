@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use tch::{Device, Kind, Tensor};
 
+use super::buckets::merged;
 use crate::flat::Layout;
 use crate::native;
 use crate::text::TOKEN_EMBEDDING;
@@ -141,67 +142,88 @@ impl Gradients {
         }
     }
 
-    /// Everything that is not nought for want of a caption, as one message: the token rows
-    /// `touched` by any rank, then all other parameters.
-    pub(super) fn to_message(&self, touched: &[usize]) -> Vec<f32> {
-        let table = &self.places[self.table];
+    /// One message: the token table's `rows`, then `params`.
+    pub(super) fn to_message(&self, rows: &[usize], params: &[usize]) -> Vec<f32> {
+        let values = params.iter().map(|&index| self.places[index].len()).sum::<usize>();
+        let mut message = Vec::with_capacity(rows.len() * self.width + values);
+        let add_rows = |message: &mut Vec<f32>, table: &[f32]| {
+            for &row in rows {
+                message.extend_from_slice(&table[row * self.width..(row + 1) * self.width]);
+            }
+        };
         match &self.kept {
-            Kept::Apart { parts, rows, .. } => {
-                let dense: usize = self.places.iter().map(Range::len).sum::<usize>() - table.len();
-                let mut message = Vec::with_capacity(touched.len() * self.width + dense);
-                for &row in touched {
-                    message.extend_from_slice(&rows[row * self.width..(row + 1) * self.width]);
-                }
-                for (index, place) in self.places.iter().enumerate() {
+            Kept::Apart { parts, rows: table, .. } => {
+                add_rows(&mut message, table);
+                for &index in params {
                     match &parts[index] {
-                        _ if index == self.table => (),
                         Some(part) => message.extend_from_slice(native::values(part)),
-                        None => message.extend(std::iter::repeat_n(0.0, place.len())),
+                        None => {
+                            message.extend(std::iter::repeat_n(0.0, self.places[index].len()));
+                        }
                     }
                 }
-                message
             }
             Kept::Flat { buffer } => {
-                let host = buffer.to_device(Device::Cpu);
-                let host = native::values(&host);
-                let mut message = Vec::with_capacity(touched.len() * self.width + host.len());
-                for &row in touched {
-                    message.extend_from_slice(&host[row * self.width..(row + 1) * self.width]);
+                if !rows.is_empty() {
+                    let table = view(buffer, &self.places[self.table]).to_device(Device::Cpu);
+                    add_rows(&mut message, native::values(&table));
                 }
-                message.extend_from_slice(&host[table.end..]);
-                message
+                for &index in params {
+                    let part = view(buffer, &self.places[index]).to_device(Device::Cpu);
+                    message.extend_from_slice(native::values(&part));
+                }
+            }
+        }
+        message
+    }
+
+    /// Takes back what [`Self::to_message`] gave, summed over the ranks.
+    pub(super) fn take_message(&mut self, message: &[f32], rows: &[usize], params: &[usize]) {
+        let width = self.width;
+        let (sums, mut rest) = message.split_at(rows.len() * width);
+        let sums = rows.iter().zip(sums.chunks_exact(width));
+        match &mut self.kept {
+            Kept::Apart { parts, rows: table, touched } => {
+                for (&row, values) in sums {
+                    table[row * width..(row + 1) * width].copy_from_slice(values);
+                }
+                if !rows.is_empty() {
+                    rows.clone_into(touched);
+                }
+                for &index in params {
+                    let values;
+                    (values, rest) = rest.split_at(self.places[index].len());
+                    parts[index] = Some(Tensor::from_slice(values));
+                }
+            }
+            Kept::Flat { buffer } => {
+                if !rows.is_empty() {
+                    let place = &self.places[self.table];
+                    let mut host = vec![0.0; place.len()];
+                    for (&row, values) in sums {
+                        host[row * width..(row + 1) * width].copy_from_slice(values);
+                    }
+                    write(buffer, place, &host);
+                }
+                for &index in params {
+                    let values;
+                    (values, rest) = rest.split_at(self.places[index].len());
+                    write(buffer, &self.places[index], values);
+                }
             }
         }
     }
 
-    /// Takes back what [`Self::to_message`] gave, summed over the ranks.
-    pub(super) fn take_message(&mut self, message: &[f32], now_touched: Vec<usize>) {
-        let width = self.width;
-        let (sums, mut rest) = message.split_at(now_touched.len() * width);
-        match &mut self.kept {
-            Kept::Apart { parts, rows, touched } => {
-                for (&row, values) in now_touched.iter().zip(sums.chunks_exact(width)) {
-                    rows[row * width..(row + 1) * width].copy_from_slice(values);
-                }
-                *touched = now_touched;
-                for (index, place) in self.places.iter().enumerate() {
-                    if index != self.table {
-                        let values;
-                        (values, rest) = rest.split_at(place.len());
-                        parts[index] = Some(Tensor::from_slice(values));
-                    }
-                }
-            }
-            Kept::Flat { buffer } => {
-                let table = &self.places[self.table];
-                let mut host = vec![0.0; buffer.numel()];
-                for (&row, values) in now_touched.iter().zip(sums.chunks_exact(width)) {
-                    host[row * width..(row + 1) * width].copy_from_slice(values);
-                }
-                host[table.end..].copy_from_slice(rest);
-                tch::no_grad(|| buffer.copy_(&Tensor::from_slice(&host)));
-            }
-        }
+    /// Views of the one buffer that hold `params`, and the token table if asked for.
+    ///
+    /// # Panics
+    ///
+    /// If they are not kept in one buffer: see [`Self::flat`].
+    pub(super) fn flat_parts(&self, params: &[usize], with_table: bool) -> Vec<Tensor> {
+        let buffer = self.flat().expect("kept in one buffer");
+        let table = with_table.then_some(&self.table);
+        let places = params.iter().chain(table).map(|&index| self.places[index].clone());
+        merged(places.collect()).iter().map(|place| view(buffer, place)).collect()
     }
 
     /// The norm over all parameters, added up in a fixed order; a number `[]` on the device.
@@ -263,6 +285,10 @@ fn view(buffer: &Tensor, place: &Range<usize>) -> Tensor {
     let start = i64::try_from(place.start).expect("a buffer fits memory");
     let length = i64::try_from(place.len()).expect("a buffer fits memory");
     buffer.narrow(0, start, length)
+}
+
+fn write(buffer: &Tensor, place: &Range<usize>, values: &[f32]) {
+    tch::no_grad(|| view(buffer, place).copy_(&Tensor::from_slice(values)));
 }
 
 /// The sum of squares: in f32 over lanes of a short piece, in f64 over the pieces.

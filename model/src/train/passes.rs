@@ -9,12 +9,14 @@ use std::ops::Range;
 
 use tch::Tensor;
 
+use super::StepError;
+use super::buckets::{Place, Reducer, Tower};
 use super::gradients::Gradients;
-use crate::chain;
-use crate::clip::{ClipModel, LOGIT_SCALE};
-use crate::native::{self, NativeError};
+use crate::chain::{self, Downhill, Keep, Kept};
+use crate::clip::ClipModel;
+use crate::native::NativeError;
 use crate::pixels::Pixels;
-use crate::text::{Captions, TOKEN_EMBEDDING};
+use crate::text::Captions;
 
 /// Some pairs of a rank's batch, on the model's device.
 pub(super) struct Micro {
@@ -26,20 +28,10 @@ pub(super) struct Micro {
 }
 
 /// What a forward pass leaves for the backward pass.
-pub(super) enum Trace {
-    /// Nothing: the forward pass is run again.
-    Nothing,
-    /// The graph.
-    Graph {
-        /// `[micro, embed]`
-        images: Tensor,
-        /// `[micro, embed]`
-        captions: Tensor,
-        /// Rows of the token table, one leaf per part.
-        rows: Vec<Tensor>,
-    },
-    /// The input of every block.
-    Inputs { vision: Vec<Tensor>, text: Vec<Vec<Tensor>> },
+pub(super) struct Trace {
+    vision: Vec<Kept>,
+    /// By part of the captions.
+    text: Vec<Vec<Kept>>,
 }
 
 /// The features of one micro-batch, without a graph.
@@ -48,12 +40,27 @@ pub(super) struct Features {
     pub(super) captions: Tensor,
 }
 
-/// What a forward pass is to keep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Keep {
-    Nothing,
-    Graph,
-    Inputs,
+/// Adds one tower's gradients to all others, and hands on what is done.
+struct Adding<'a, 'b> {
+    gradients: &'a mut Gradients,
+    tower: Tower,
+    /// None while more is to come for the same parameters.
+    done: Option<&'a mut Reducer<'b>>,
+}
+
+impl Downhill<StepError> for Adding<'_, '_> {
+    fn take(&mut self, index: usize, gradient: Tensor) {
+        self.gradients.add(index, gradient);
+    }
+
+    fn passed(&mut self, segment: usize) -> Result<(), StepError> {
+        let place = Place { tower: self.tower, segment };
+        match &mut self.done {
+            // The rows of the token table come after the first segment of all.
+            Some(reducer) if place != Place::LAST => Ok(reducer.passed(place, self.gradients)?),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 impl Micro {
@@ -74,50 +81,35 @@ impl Micro {
         Ok(Self { range, pixels, captions: model.text().prepare(tokens, context) })
     }
 
-    pub(super) fn forward(&self, model: &ClipModel, keep: Keep) -> (Features, Trace) {
-        match keep {
-            Keep::Nothing => {
-                let _no_graph = tch::no_grad_guard();
-                let images = chain::forward(model.vision(), &model.normalise(&self.pixels));
-                let parts = self.captions.parts.iter();
-                let parts: Vec<Tensor> = parts
-                    .map(|part| model.text().forward_rows(&model.text().rows(part), part))
-                    .collect();
-                let captions = self.captions.in_order(&parts);
-                (Features { images, captions }, Trace::Nothing)
-            }
-            Keep::Graph => {
-                let images = chain::forward(model.vision(), &model.normalise(&self.pixels));
-                let mut rows = Vec::new();
-                let mut parts = Vec::new();
-                for part in &self.captions.parts {
-                    let leaf = tch::no_grad(|| model.text().rows(part)).set_requires_grad(true);
-                    parts.push(model.text().forward_rows(&leaf, part));
-                    rows.push(leaf);
-                }
-                let captions = self.captions.in_order(&parts);
-                let features = Features { images: images.detach(), captions: captions.detach() };
-                (features, Trace::Graph { images, captions, rows })
-            }
-            Keep::Inputs => {
-                let pixels = model.normalise(&self.pixels);
-                let (vision, images) = chain::forward_keeping_inputs(model.vision(), &pixels);
-                let mut text = Vec::new();
-                let mut parts = Vec::new();
-                for part in &self.captions.parts {
-                    let rows = tch::no_grad(|| model.text().rows(part));
-                    let (inputs, features) =
-                        chain::forward_keeping_inputs(&part.on(model.text()), &rows);
-                    text.push(inputs);
-                    parts.push(features);
-                }
-                let captions = self.captions.in_order(&parts);
-                (Features { images, captions }, Trace::Inputs { vision, text })
-            }
-        }
+    /// The features alone.
+    pub(super) fn features(&self, model: &ClipModel) -> Features {
+        let _no_graph = tch::no_grad_guard();
+        let images = chain::forward(model.vision(), &model.normalise(&self.pixels));
+        let parts = self.captions.parts.iter();
+        let parts: Vec<Tensor> =
+            parts.map(|part| model.text().forward_rows(&model.text().rows(part), part)).collect();
+        Features { images, captions: self.captions.in_order(&parts) }
     }
 
-    /// Takes the gradients of this micro-batch's features back to the parameters.
+    /// The features, and the way back to the parameters.
+    pub(super) fn forward(&self, model: &ClipModel, keep: Keep) -> (Features, Trace) {
+        let pixels = model.normalise(&self.pixels);
+        let (vision, images) = chain::forward_keeping(model.vision(), keep, &pixels, false);
+        let mut text = Vec::new();
+        let mut parts = Vec::new();
+        for part in &self.captions.parts {
+            let rows = tch::no_grad(|| model.text().rows(part));
+            let chain = part.on(model.text());
+            let (kept, features) = chain::forward_keeping(&chain, keep, &rows, true);
+            text.push(kept);
+            parts.push(features);
+        }
+        let captions = self.captions.in_order(&parts);
+        (Features { images, captions }, Trace { vision, text })
+    }
+
+    /// Takes the gradients of this micro-batch's features back to the parameters. With a reducer it is the
+    /// step's last one, and gradients are handed on as they are done.
     ///
     /// # Shapes
     ///
@@ -126,49 +118,22 @@ impl Micro {
         &self,
         model: &ClipModel,
         trace: Trace,
-        by_images: &Tensor,
-        by_captions: &Tensor,
+        [by_images, by_captions]: [Tensor; 2],
         gradients: &mut Gradients,
-    ) -> Result<(), NativeError> {
+        mut done: Option<&mut Reducer<'_>>,
+    ) -> Result<(), StepError> {
         let leaves = model.params().leaves();
-        match trace {
-            Trace::Nothing => unreachable!("a forward pass was run for this one"),
-            Trace::Graph { images, captions, rows } => {
-                let layout = model.params().layout();
-                let mut places = Vec::new();
-                let mut inputs = Vec::new();
-                for (index, (entry, leaf)) in layout.entries().iter().zip(leaves).enumerate() {
-                    if entry.name != TOKEN_EMBEDDING && entry.name != LOGIT_SCALE {
-                        places.push(index);
-                        inputs.push(leaf);
-                    }
-                }
-                inputs.extend(&rows);
-                let outputs = [&images, &captions];
-                let mut found = native::grad(&outputs, &[by_images, by_captions], &inputs)?;
-                let by_rows = found.split_off(places.len());
-                for (part, by_rows) in self.captions.parts.iter().zip(by_rows) {
-                    gradients.add_rows(&part.ids, &by_rows.expect("captions depend on their rows"));
-                }
-                for (index, gradient) in places.into_iter().zip(found) {
-                    if let Some(gradient) = gradient {
-                        gradients.add(index, gradient);
-                    }
-                }
-            }
-            Trace::Inputs { vision, text } => {
-                let mut take = |index, gradient| gradients.add(index, gradient);
-                let by_images = by_images.shallow_clone();
-                chain::backward(model.vision(), vision, by_images, leaves, false, &mut take)?;
-                for (part, inputs) in self.captions.parts.iter().zip(text) {
-                    let by_part = part.pick(by_captions);
-                    let mut take = |index, gradient| gradients.add(index, gradient);
-                    let chain = part.on(model.text());
-                    let by_rows =
-                        chain::backward(&chain, inputs, by_part, leaves, true, &mut take)?;
-                    gradients.add_rows(&part.ids, &by_rows.expect("it was asked for"));
-                }
-            }
+        let Trace { vision, text } = trace;
+        let mut adding = Adding { gradients, tower: Tower::Vision, done: done.as_deref_mut() };
+        chain::backward(model.vision(), vision, by_images, leaves, false, &mut adding)?;
+        let last = self.captions.parts.len().saturating_sub(1);
+        for ((at, part), kept) in self.captions.parts.iter().enumerate().zip(text) {
+            let by_part = part.pick(&by_captions);
+            let done = done.as_deref_mut().filter(|_| at == last);
+            let mut adding = Adding { gradients, tower: Tower::Text, done };
+            let chain = part.on(model.text());
+            let by_rows = chain::backward(&chain, kept, by_part, leaves, true, &mut adding)?;
+            gradients.add_rows(&part.ids, &by_rows.expect("it was asked for"));
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ use crate::collective::Solo;
 use crate::device::Precision;
 use crate::folder;
 
+mod buckets;
 mod widths;
 
 fn golden(name: &str) -> PathBuf {

@@ -109,15 +109,27 @@ impl Collective for OnGpus {
         true
     }
 
-    fn sum_tensor(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
-        let summed = self.gpus.sum(tensor, &patience(&self.ring));
-        self.ring.also_waited(self.gpus.take_waited());
+    fn take_waited(&mut self) -> Duration {
+        self.ring.take_waited()
+    }
+
+    fn add_waited(&mut self, waited: Duration) {
+        self.ring.add_waited(waited);
+    }
+
+    fn begin_sum(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
+        self.gpus.begin_sum(tensor, &patience(&self.ring))
+    }
+
+    fn end_sums(&mut self) -> Result<(), CollectiveError> {
+        let summed = self.gpus.end(&patience(&self.ring));
+        self.ring.add_waited(self.gpus.take_waited());
         summed
     }
 
     fn gather_tensors(&mut self, own: &Tensor) -> Result<Tensor, CollectiveError> {
         let gathered = self.gpus.gather(own, &patience(&self.ring));
-        self.ring.also_waited(self.gpus.take_waited());
+        self.ring.add_waited(self.gpus.take_waited());
         gathered
     }
 }

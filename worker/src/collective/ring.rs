@@ -54,11 +54,6 @@ impl TcpRing {
         self.neighbours.hung_up()
     }
 
-    /// Counts time in which this rank waited for its peers elsewhere.
-    pub(super) fn also_waited(&self, waited: Duration) {
-        self.neighbours.waited.add(waited);
-    }
-
     /// Sets how long a peer may stand still.
     pub const fn give_up_after(&mut self, patience: Duration) {
         self.neighbours.patience = patience;
@@ -197,5 +192,13 @@ impl Collective for TcpRing {
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         self.all_reduce_sum(&mut [0.0])
+    }
+
+    fn take_waited(&mut self) -> Duration {
+        self.neighbours.waited.take()
+    }
+
+    fn add_waited(&mut self, waited: Duration) {
+        self.neighbours.waited.add(waited);
     }
 }

@@ -109,8 +109,24 @@ impl<C: Collective> Collective for Watched<C> {
         self.inner.is_on_device()
     }
 
-    fn sum_tensor(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
-        self.pass("a sum on GPUs", tensor.numel(), |inner| inner.sum_tensor(tensor))
+    fn take_waited(&mut self) -> Duration {
+        self.inner.take_waited()
+    }
+
+    fn add_waited(&mut self, waited: Duration) {
+        self.inner.add_waited(waited);
+    }
+
+    /// Left with [`Self::end_sums`].
+    fn begin_sum(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
+        self.last.enter("a sum on GPUs", tensor.numel());
+        self.inner.begin_sum(tensor)
+    }
+
+    fn end_sums(&mut self) -> Result<(), CollectiveError> {
+        self.inner.end_sums()?;
+        self.last.leave();
+        Ok(())
     }
 
     fn gather_tensors(&mut self, own: &Tensor) -> Result<Tensor, CollectiveError> {
