@@ -9,9 +9,11 @@ import json
 import os
 import pathlib
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
 import inputs  # noqa: E402
@@ -24,6 +26,7 @@ TRAININGS = [
     ("b32-f32", "ViT-B-32", 16, "f32", 6, 1e-3),
     ("b32-bf16", "ViT-B-32", 16, "bf16", 6, 2e-2),
 ]
+GANGS = ["gang-exchange-2", "gang-exchange-3", "gang-exchange-4", "gang-exchange-8", "gang-dies", "gang-stalls"]
 RATES = {"small": 3e-4, "ViT-B-32": 5e-5, "ViT-L-14": 5e-5}
 # No GPU of today holds L/14's activations of so many pairs: about 280 MB each.
 HUGE_MODEL, HUGE_PAIRS = "ViT-L-14", 2048
@@ -131,43 +134,94 @@ def check_out_of_memory(folder):
     say(name, f"FAILED {'; '.join(wrong)}" if wrong else "ok")
 
 
-def gang(command, options_of, stdin=""):
-    """What each of two ranks says on stdout, as JSON lines; they meet on a free port."""
+def gang(command, options_of, stdin="", ranks=2, dies=None):
+    """What each rank says on stdout, as JSON lines; they meet on a free port. Rank `dies` is killed meanwhile."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     gpus = [name for name in by_name if name.startswith("cuda:")] if args.device != "cpu" else []
     environment = dict(os.environ)
-    if len(gpus) == 1:
+    if 0 < len(gpus) < ranks:
         environment["NCCL_MULTI_RANK_GPU_ENABLE"] = "1"
-    ranks = []
-    for rank in range(2):
+    started = []
+    for rank in range(ranks):
         device = gpus[rank % len(gpus)] if gpus else "cpu"
-        seat = ["--rank", rank, "--ranks", 2, "--meet", f"127.0.0.1:{port}/check", "--device", device]
+        seat = ["--rank", rank, "--ranks", ranks, "--meet", f"127.0.0.1:{port}/check", "--device", device]
         line = [*program, command, *map(str, [*seat, *options_of(device)])]
-        ranks.append(subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment))
+        started.append(subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment))
     told = []
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        ends = list(pool.map(lambda process: process.communicate(stdin, timeout=300), ranks))
-    for rank, (process, (out, err)) in enumerate(zip(ranks, ends, strict=True)):
-        (args.out / f"{command}-rank-{rank}.log").write_text(err)
-        if process.returncode:
-            raise SideError(f"rank {rank} ended with {process.returncode}: {(err.strip().splitlines() or ['no word'])[-1]}")
+    try:
+        with concurrent.futures.ThreadPoolExecutor(ranks) as pool:
+            ends = list(pool.map(lambda process: process.communicate(stdin, timeout=300), started))
+    finally:
+        for process in started:
+            process.kill()
+    for rank, (process, (out, err)) in enumerate(zip(started, ends, strict=True)):
+        (args.out / f"{command}-{ranks}-rank-{rank}.log").write_text(err)
+        if process.returncode != (-9 if rank == dies else 0):
+            raise SideError(f"rank {rank} of {ranks} ended with {process.returncode}: {(err.strip().splitlines() or ['no word'])[-1]}")
         told.append([json.loads(line) for line in out.splitlines() if line.strip()])
     return told
 
 
-def check_gang(folder):
-    """Two ranks exchange what they should, and train as one does on the CPU."""
+def link():
+    """Gigabytes per second of a copy between two GPUs, or within the one there is; None without torch."""
     try:
-        told = gang("check-gang", lambda _: [])
-    except (SideError, subprocess.TimeoutExpired, ValueError) as error:
-        return say("gang-exchange", f"FAILED {error}")
-    (together, found), record["gang-exchange"] = told[0], {"told": told}
-    if args.device != "cpu" and not found["onDevice"]:
-        say("gang-exchange", f"FAILED tensors go {together['exchange']}")
-    else:
-        say("gang-exchange", f"ok, {together['exchange']}; sums of {found['bytes'] >> 20} MiB at {found['gigabytesPerSecond']:.1f} GB/s a link and direction")
+        import torch
+    except ImportError:
+        return None, "no torch in this Python"
+    if not torch.cuda.is_available():
+        return None, "this Python's torch has no GPU"
+    count = torch.cuda.device_count()
+    source = torch.empty(256 << 20, dtype=torch.uint8, device="cuda:0")
+    target = torch.empty(256 << 20, dtype=torch.uint8, device=f"cuda:{min(1, count - 1)}")
+    took = []
+    for _ in range(11):
+        torch.cuda.synchronize(0), torch.cuda.synchronize(target.device)
+        begun = time.perf_counter()
+        target.copy_(source)
+        torch.cuda.synchronize(0), torch.cuda.synchronize(target.device)
+        took.append(time.perf_counter() - begun)
+    what = "between two GPUs" if count > 1 else "within the GPU"
+    return source.numel() / statistics.median(took[1:]) / 1e9, f"a copy {what}"
+
+
+def check_exchange():
+    """Sums and gathers of 2, 3, 4 and 8 ranks, and the bandwidth of two beside the link's."""
+    for ranks in (2, 3, 4, 8):
+        name = f"gang-exchange-{ranks}"
+        try:
+            told = gang("check-gang", lambda _: [] if ranks == 2 else ["--mebibytes", 16, "--rounds", 3], ranks=ranks)
+        except (SideError, subprocess.TimeoutExpired, ValueError) as error:
+            say(name, f"FAILED {error}")
+            continue
+        (together, found), record[name] = told[0], {"told": told}
+        if args.device != "cpu" and not found["onDevice"]:
+            say(name, f"FAILED tensors go {together['exchange']}")
+            continue
+        rate = found["gigabytesPerSecond"]
+        say(name, f"ok, {together['exchange']}; sums of {found['bytes'] >> 20} MiB at {rate:.1f} GB/s a link and direction")
+        if ranks == 2 and args.device != "cpu":
+            most, what = link()
+            record["gang-bandwidth"] = {"sum": rate, "link": most, "what": what}
+            say("gang-bandwidth", f"skipped: {what}" if most is None else f"ok, {rate:.1f} GB/s of {most:.1f} GB/s, {what}: {rate / most:.0%}")
+
+
+def check_faults():
+    """A rank that dies, and one that stands still, are noticed by all others."""
+    for fault in ("dies", "stalls"):
+        name = f"gang-{fault}"
+        try:
+            told = gang("check-gang", lambda _: ["--fault", fault], ranks=3, dies=2 if fault == "dies" else None)
+        except (SideError, subprocess.TimeoutExpired, ValueError) as error:
+            say(name, f"FAILED {error}")
+            continue
+        record[name] = {"told": told}
+        say(name, f"ok, noticed after {max(lines[1]['seconds'] for lines in told[:2]):.2f} s: {told[0][1]['error']}")
+
+
+def check_gang(folder):
+    """Two ranks train as one does on the CPU."""
     name, model, pairs, steps, limit = "gang-small-f32", "small", 128, 12, 1e-3
     try:
         expected = train(folder, model, pairs, "cpu", "f32", steps)[1]
@@ -187,11 +241,13 @@ def check_gang(folder):
 by_name = devices()
 if args.device != "cpu" and args.device not in (by_name or {}):
     why = f"there is no {args.device}"
-    for name in [*(it[0] for it in TRAININGS), "gang-exchange", "gang-small-f32", "out-of-memory"]:
+    for name in [*(it[0] for it in TRAININGS), *GANGS, "gang-small-f32", "out-of-memory"]:
         say(name, f"skipped: {why}" if by_name is not None else "skipped: no device is known")
 else:
     with tempfile.TemporaryDirectory(prefix="clade-check-") as folder:
         check_training(pathlib.Path(folder))
+        check_exchange()
+        check_faults()
         check_gang(pathlib.Path(folder))
         if args.device == "cpu":
             say("out-of-memory", "skipped: it is of GPUs")

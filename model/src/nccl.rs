@@ -50,6 +50,11 @@ pub enum NcclError {
     Collective(#[from] CollectiveError),
 }
 
+/// Whether this process has NCCL: libtorch may have brought it, or a gang.
+pub fn is_loaded() -> bool {
+    native::loaded_path(LIBRARY).is_some()
+}
+
 /// `2.28.9` from 22809.
 fn version(number: i32) -> String {
     format!("{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)

@@ -6,6 +6,7 @@
 
 mod busy;
 mod dispatch;
+mod ras;
 mod rate;
 mod stacks;
 mod uplink;

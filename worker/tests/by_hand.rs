@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Cursor, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -378,27 +379,49 @@ fn a_step_that_does_not_fit_is_told_with_what_would() {
     }
 }
 
-#[test]
-fn two_ranks_by_hand_check_what_they_exchange_and_how_fast() {
+/// Starts so many ranks of a gang that checks itself on the CPU.
+fn checking_gang(ranks: u32, options: &[&str]) -> Vec<Output> {
     // A free port; somebody else may take it, but hardly in the same moment.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let meet = format!("{free}/check");
-    let rank = |rank: &str| {
+    let rank = |rank: u32| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_clade-worker"));
-        command.args(["check-gang", "--rank", rank, "--ranks", "2", "--meet", &meet]);
-        command.args(["--device", "cpu", "--mebibytes", "1", "--rounds", "2"]);
+        command.args(["check-gang", "--rank", &rank.to_string(), "--ranks", &ranks.to_string()]);
+        command.args(["--meet", &meet, "--device", "cpu"]).args(options);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
-    let ranks = ["0", "1"].map(rank);
-    for rank in ranks {
-        let ended = rank.wait_with_output().unwrap();
-        let told = String::from_utf8(ended.stdout).unwrap();
-        assert!(ended.status.success(), "{told}{}", String::from_utf8_lossy(&ended.stderr));
-        let lines: Vec<Value> =
-            told.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert!(lines[0]["exchange"].as_str().unwrap().contains("computes on the CPU"), "{told}");
+    let ranks: Vec<_> = (0..ranks).map(rank).collect();
+    ranks.into_iter().map(|rank| rank.wait_with_output().unwrap()).collect()
+}
+
+fn told(ended: &Output) -> Vec<Value> {
+    let told = String::from_utf8_lossy(&ended.stdout);
+    assert!(ended.status.success(), "{told}{}", String::from_utf8_lossy(&ended.stderr));
+    told.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn two_ranks_by_hand_check_what_they_exchange_and_how_fast() {
+    for ended in checking_gang(2, &["--mebibytes", "1", "--rounds", "2"]) {
+        let lines = told(&ended);
+        let exchange = lines[0]["exchange"].as_str().unwrap();
+        assert!(exchange.contains("computes on the CPU"), "{exchange}");
         assert_eq!(lines[1]["onDevice"], false);
-        assert!(lines[1]["gigabytesPerSecond"].as_f64().unwrap() > 0.0, "{told}");
+        assert!(lines[1]["gigabytesPerSecond"].as_f64().unwrap() > 0.0, "{lines:?}");
+    }
+}
+
+#[test]
+fn ranks_by_hand_notice_one_that_dies_and_one_that_stands_still() {
+    for (fault, due) in [("dies", 2.0), ("stalls", 5.0)] {
+        let ends = checking_gang(3, &["--fault", fault]);
+        for ended in &ends[..2] {
+            let lines = told(ended);
+            assert_eq!(lines[1]["fault"], fault);
+            assert!(lines[1]["seconds"].as_f64().unwrap() < due, "{lines:?}");
+        }
+        let last = &ends[2].status;
+        assert_eq!(last.signal(), (fault == "dies").then_some(9), "{last}");
     }
 }

@@ -93,7 +93,12 @@ impl SeatArgs {
     }
 
     /// Waits for the others; among GPUs, they exchange by NCCL if all of them have it. Says how they exchange.
-    pub(super) fn gather(&self, device: Device) -> anyhow::Result<(Box<dyn Collective>, String)> {
+    /// One that stands still for longer than `peers` is given up.
+    pub(super) fn gather(
+        &self,
+        device: Device,
+        peers: Duration,
+    ) -> anyhow::Result<(Box<dyn Collective>, String)> {
         let &Self { rank, ranks, ref meet } = self;
         let Some(meet) = meet.as_deref() else {
             return Ok((Box::new(Solo), "alone".to_owned()));
@@ -106,8 +111,7 @@ impl SeatArgs {
         } else {
             join(meets.address(), &place, &secret, &patience)?
         };
-        // A person looks on, who would rather be told than wait.
-        ring.give_up_after(PATIENCE);
+        ring.give_up_after(peers);
         Ok(match OnGpus::bring_up(ring, device)? {
             Exchange::ByNccl(gpus) => {
                 let how = format!("{gpus:?}");
@@ -176,7 +180,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         .map(|batch| args.seat.part(batch, batch.valid.len()))
         .collect::<anyhow::Result<_>>()?;
     let device = model.device();
-    let (mut collective, exchange) = args.seat.gather(device)?;
+    let (mut collective, exchange) = args.seat.gather(device, PATIENCE)?;
     tracing::info!(exchange, "the ranks are together");
     let parameters = model.parameter_count();
     let hyper = TrainHyper {

@@ -1,15 +1,25 @@
-//! `clade-worker check-gang`: whether the ranks of a gang exchange what they should, and how fast.
+//! `clade-worker check-gang`: whether the ranks of a gang exchange what they should, how fast, and what they do when
+//! one of them dies or stands still.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use clade_model::collective::Collective;
+use anyhow::bail;
+use clade_model::collective::{Collective, CollectiveError};
 use clade_model::device::{self, DeviceChoice};
 use clade_model::tch::{Device, Kind, Tensor};
+use nix::sys::signal::{Signal, raise};
 use serde::Serialize;
 
 use super::bench::SeatArgs;
 use super::say;
 use crate::collective::conformance;
+
+/// How long a rank may stand still: a person looks on, who would rather be told than wait.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same where standing still is what is looked at.
+const SHORT: Duration = Duration::from_secs(3);
+/// From a rank's end until all others have noticed, and from the end of their patience until they say so.
+const NOTICE: Duration = Duration::from_secs(2);
 
 /// Checks that the ranks of a gang exchange what they should, and measures how fast.
 ///
@@ -28,6 +38,27 @@ pub struct CheckGangArgs {
     /// How often they are made
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
+    /// Let the last rank fail amid exchanges instead, and check that all others notice: `dies` kills it (its status
+    /// is 137 then), `stalls` lets it stand still until they have ended
+    #[arg(long)]
+    pub fault: Option<Fault>,
+}
+
+/// What happens to the last rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fault {
+    Dies,
+    Stalls,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Noticed {
+    fault: Fault,
+    /// For how long the exchange that failed was waited for, and in which words it failed.
+    seconds: f64,
+    error: String,
 }
 
 #[derive(Serialize)]
@@ -57,9 +88,14 @@ struct Found {
 pub fn run(args: &CheckGangArgs) -> anyhow::Result<()> {
     args.seat.check()?;
     let device = args.device.prepare()?;
-    let (mut collective, exchange) = args.seat.gather(device)?;
+    let stalls = args.fault == Some(Fault::Stalls);
+    let (mut collective, exchange) =
+        args.seat.gather(device, if stalls { SHORT } else { PATIENCE })?;
     let label = device::label(device);
     say(&Together { rank: args.seat.rank, ranks: args.seat.ranks, device: label, exchange })?;
+    if let Some(fault) = args.fault {
+        return fail(&mut *collective, device, fault);
+    }
     let checked = conformance::COUNTS.to_vec();
     conformance::check(&mut *collective, &checked)?;
     let on_device = collective.is_on_device();
@@ -75,6 +111,59 @@ pub fn run(args: &CheckGangArgs) -> anyhow::Result<()> {
     let moved = bytes as f64 * 2.0 * (ranks - 1.0) / ranks;
     let gigabytes_per_second = moved / seconds / 1e9;
     say(&Found { checked, on_device, bytes, seconds, gigabytes_per_second })
+}
+
+/// Lets the last rank fail after some sums; the others say how soon they have noticed.
+fn fail(collective: &mut dyn Collective, device: Device, fault: Fault) -> anyhow::Result<()> {
+    const SUMS: u32 = 5;
+    let tensor = Tensor::ones([1 << 20], (Kind::Float, device));
+    let mut values = vec![1.0; 1 << 20];
+    let mut sum = |collective: &mut dyn Collective| {
+        if collective.is_on_device() {
+            collective.sum_tensor(&tensor)
+        } else {
+            collective.all_reduce_sum(&mut values)
+        }
+    };
+    for _ in 0..SUMS {
+        sum(collective)?;
+    }
+    if collective.rank() + 1 == collective.world_size() {
+        match fault {
+            Fault::Dies => raise(Signal::SIGKILL)?,
+            // Its connections stay open all the while.
+            Fault::Stalls => std::thread::sleep(3 * SHORT),
+        }
+        return Ok(());
+    }
+    let due = match fault {
+        Fault::Dies => NOTICE,
+        Fault::Stalls => SHORT + NOTICE,
+    };
+    let (error, took) = loop {
+        let begun = Instant::now();
+        if let Err(error) = sum(collective) {
+            break (error, begun.elapsed());
+        }
+    };
+    let is_told = match fault {
+        Fault::Dies => matches!(error, CollectiveError::PeerLost { .. }),
+        // Who has given up first is lost to the others.
+        Fault::Stalls => {
+            matches!(error, CollectiveError::Timeout { .. } | CollectiveError::PeerLost { .. })
+        }
+    };
+    let noticed = Noticed { fault, seconds: took.as_secs_f64(), error: error.to_string() };
+    say(&noticed)?;
+    if !is_told {
+        bail!("the last rank {fault:?}, and that was told as: {error}");
+    }
+    if took > due {
+        bail!(
+            "the last rank {fault:?}, and that was noticed after {took:?}: {due:?} are due at most"
+        );
+    }
+    Ok(())
 }
 
 /// The seconds of each of so many sums, after one to warm up.

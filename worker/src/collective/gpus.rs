@@ -14,8 +14,6 @@ use super::TcpRing;
 
 /// For all ranks to bring up their GPUs' connections.
 const JOIN_PATIENCE: Duration = Duration::from_secs(120);
-/// A peer that stands still this long is given up; its own agent notices much earlier.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A ring whose ranks also exchange by NCCL.
 #[derive(Debug)]
@@ -69,13 +67,13 @@ impl OnGpus {
     }
 }
 
-/// Gives up when a neighbour has hung up, or after long.
+/// Gives up when a neighbour has hung up, or has stood still for as long as the ring lets it.
 fn patience(ring: &TcpRing) -> impl Fn() -> Option<CollectiveError> + '_ {
     let begun = Instant::now();
     move || {
         ring.hung_up().or_else(|| {
             let (peer, waited) = (ring.rank(), begun.elapsed());
-            (waited > PATIENCE).then_some(CollectiveError::Timeout { peer, waited })
+            (waited > ring.patience()).then_some(CollectiveError::Timeout { peer, waited })
         })
     }
 }

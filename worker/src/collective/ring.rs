@@ -59,6 +59,11 @@ impl TcpRing {
         self.neighbours.patience = patience;
     }
 
+    /// How long a peer may stand still.
+    pub const fn patience(&self) -> Duration {
+        self.neighbours.patience
+    }
+
     /// Makes sure that the predecessor makes the same call with as many values.
     fn begin(&mut self, call: Call, values: usize) -> Result<(), CollectiveError> {
         self.sequence = self.sequence.wrapping_add(1);

@@ -1,4 +1,5 @@
-//! Tells on SIGUSR1 where this rank stands: its last exchange and the stacks of all its threads, into its log.
+//! Tells on SIGUSR1 where this rank stands: its last exchange, the stacks of all its threads, and what
+//! NCCL knows, into its log.
 //!
 //! An agent asks so before it kills a rank that does not go on; a person may ask any time, and the rank goes on.
 
@@ -6,10 +7,10 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::thread;
 
-use clade_model::stacks;
+use clade_model::{nccl, stacks};
 use nix::sys::signal::{SigSet, Signal};
 
-use super::Uplink;
+use super::{Uplink, ras};
 
 fn asked() -> SigSet {
     let mut asked = SigSet::empty();
@@ -34,7 +35,11 @@ pub(super) fn answer(uplink: &Arc<Uplink>) {
             say(&format!("--- where process {pid} stands\n{}\n", uplink.last_exchange()));
             let stacks: Vec<String> =
                 stacks::of_other_threads().iter().map(ToString::to_string).collect();
-            say(&format!("{}\n--- end\n", stacks.join("\n")));
+            say(&format!("{}\n", stacks.join("\n")));
+            if nccl::is_loaded() {
+                say(&format!("{}\n", ras::word()));
+            }
+            say("--- end\n");
         }
     });
     if let Err(error) = answering {
