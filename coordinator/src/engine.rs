@@ -484,6 +484,8 @@ impl Task {
         self.observed.prune(&self.state);
         self.metrics.workers(&view::worker_counts(&self.state));
         self.metrics.works(&view::work_counts(&self.state));
+        let time = Duration::from_millis(self.state.seat_time().0);
+        self.metrics.seats(self.state.seat_failures(), time);
     }
 
     fn perform(&mut self, action: Action) {

@@ -109,6 +109,13 @@ impl Metrics {
         schedule::set_counts(&self.measured.schedule.works, counts);
     }
 
+    /// What this leader has seen of seats: how many have failed, and how long they were taken by gangs.
+    pub(crate) fn seats(&self, failures: u64, time: Duration) {
+        let Schedule { seat_failures, seat_time, .. } = &self.measured.schedule;
+        seat_failures.set(i64::try_from(failures).unwrap_or(i64::MAX));
+        seat_time.set(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+    }
+
     /// A transaction of `keys` keys ended; one of unknown outcome counts too.
     pub(crate) fn transaction(&self, outcome: Outcome, keys: usize, took: Duration) {
         self.measured.transactions.observe(outcome, keys, took);

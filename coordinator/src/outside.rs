@@ -86,8 +86,19 @@ pub(crate) async fn collect(
 
 /// A start order as the wire has it.
 pub(crate) fn start_rank(start: &Start) -> v1::StartRank {
-    let Start { seat, fence, rank, ranks, store, resume, fallbacks, models, rendezvous, grace_ms } =
-        start;
+    let Start {
+        seat,
+        fence,
+        rank,
+        ranks,
+        store,
+        resume,
+        fallbacks,
+        models,
+        rendezvous,
+        grace_ms,
+        between_failures,
+    } = start;
     v1::StartRank {
         fence: Some(fence.into()),
         slot: seat.slot,
@@ -99,6 +110,7 @@ pub(crate) fn start_rank(start: &Start) -> v1::StartRank {
         models: models.values().map(Into::into).collect(),
         rendezvous: rendezvous.as_ref().map(|meets| meets.tell().to_owned()),
         grace_ms: *grace_ms,
+        between_failures_ms: between_failures.map(|it| it.0),
     }
 }
 

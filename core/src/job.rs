@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{CheckpointRef, Fence, Incarnation, ModelId, RunName, WorkId};
 use crate::rendezvous::Rendezvous;
+use crate::spec::Span;
 
 /// What one rank is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,10 @@ pub struct JobFile {
     /// The last checkpoint of each model this work reads: the seed for experts, the evaluated ones.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<ModelId, CheckpointRef>,
+    /// Mean time between two failures of one seat, as the coordinator has seen it. Without it the run
+    /// document's `failuresPerDay` is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between_failures: Option<Span>,
 }
 
 const fn one() -> u32 {
@@ -190,6 +195,24 @@ impl Failure {
             | Self::Config { .. }
             | Self::Storage { .. }
             | Self::PeerLost { .. }
+            | Self::WorkerLeft { .. }
+            | Self::NoProgress { .. } => false,
+        }
+    }
+
+    /// Whether a seat of the gang failed: its machine, device or process, or its link to the others.
+    pub(crate) const fn is_a_seats(&self) -> bool {
+        match self {
+            Self::Crashed { .. }
+            | Self::Stalled { .. }
+            | Self::PeerLost { .. }
+            | Self::WorkerLost { .. } => true,
+            // A rank that could not be started had nothing to lose, and a store that fails is not helped
+            // by being given more checkpoints.
+            Self::Data { .. }
+            | Self::Config { .. }
+            | Self::Storage { .. }
+            | Self::Launch { .. }
             | Self::WorkerLeft { .. }
             | Self::NoProgress { .. } => false,
         }

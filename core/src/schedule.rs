@@ -14,6 +14,7 @@
 
 mod admission;
 mod event;
+mod failures;
 mod gang;
 mod index;
 pub mod invariants;

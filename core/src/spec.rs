@@ -195,10 +195,10 @@ pub enum LrSchedule {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CheckpointPolicy {
     /// The longest time between two checkpoints of a model. It is shorter where that loses less: Young's
-    /// interval for what a checkpoint was measured to cost, and for `failuresPerDay`.
+    /// interval for what a checkpoint was measured to cost, and for how often seats fail.
     #[serde(default = "default_checkpoint_every")]
     pub every: Span,
-    /// Share of the seats that fail in a day.
+    /// Share of the seats that fail in a day, for as long as the coordinator has seen no better.
     #[serde(default = "default_failures_per_day", skip_serializing_if = "is_usual")]
     pub failures_per_day: Share,
     /// Newest checkpoints kept per model.
@@ -372,7 +372,7 @@ fn is_usual(failures_per_day: &Share) -> bool {
     *failures_per_day == default_failures_per_day()
 }
 /// Interruptions by hardware and others per GPU and day, as published for large fleets.
-const fn default_failures_per_day() -> Share {
+pub(crate) const fn default_failures_per_day() -> Share {
     Share(0.0027)
 }
 const fn default_checkpoint_keep() -> u32 {

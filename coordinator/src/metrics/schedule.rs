@@ -16,6 +16,8 @@ pub(super) struct Schedule {
     pub(super) invariant_violations: Labelled<Counter>,
     pub(super) workers: Labelled<Gauge>,
     pub(super) works: Labelled<Gauge>,
+    pub(super) seat_failures: Gauge,
+    pub(super) seat_time: Gauge,
 }
 
 impl Schedule {
@@ -29,6 +31,8 @@ impl Schedule {
             invariant_violations: Labelled::default(),
             workers: Labelled::default(),
             works: Labelled::default(),
+            seat_failures: Gauge::default(),
+            seat_time: Gauge::default(),
         };
         let Self {
             events,
@@ -38,6 +42,8 @@ impl Schedule {
             invariant_violations,
             workers,
             works,
+            seat_failures,
+            seat_time,
         } = &found;
         registry.register("events", "Events taken in, by kind", events.clone());
         registry.register_with_unit(
@@ -55,6 +61,17 @@ impl Schedule {
         );
         registry.register("workers", "Workers, by phase", workers.clone());
         registry.register("works", "Jobs and models, by phase", works.clone());
+        registry.register(
+            "seat_failures",
+            "Gangs ended by a machine, device, process or link, as this leader has seen",
+            seat_failures.clone(),
+        );
+        registry.register_with_unit(
+            "seat_time",
+            "How long gangs have trained, summed over their seats, as this leader has seen",
+            Unit::Seconds,
+            seat_time.clone(),
+        );
         found
     }
 }

@@ -62,6 +62,7 @@ async fn what_is_measured_is_scraped_under_its_name_and_label() {
     metrics.workers(&[("attached", 3), ("detached", 1)]);
     metrics.works(&[("waiting", 7), ("running", 2)]);
     metrics.workers(&[("attached", 4), ("detached", 0)]);
+    metrics.seats(3, Duration::from_millis(86_400_900));
     metrics.transaction(Outcome::Committed, 40, Duration::from_millis(2));
     metrics.transaction(Outcome::Unknown, 3, Duration::from_secs(60));
     metrics.transaction(Outcome::Refused, 1, Duration::from_millis(1));
@@ -82,6 +83,8 @@ async fn what_is_measured_is_scraped_under_its_name_and_label() {
         "clade_schedule_workers{phase=\"detached\"} 0",
         "clade_schedule_works{phase=\"waiting\"} 7",
         "clade_schedule_works{phase=\"running\"} 2",
+        "clade_schedule_seat_failures 3",
+        "clade_schedule_seat_time_seconds 86400",
         "clade_state_transaction_duration_seconds_count{outcome=\"committed\"} 1",
         "clade_state_transaction_duration_seconds_count{outcome=\"refused\"} 1",
         "clade_state_transaction_duration_seconds_sum{outcome=\"unknown\"} 60.0",

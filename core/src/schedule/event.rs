@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Offer;
 use crate::ids::{
-    CheckpointRef, Fence, Incarnation, ModelId, NodeName, RunName, Seat, Step, Term, WorkerId,
+    CheckpointRef, Fence, Incarnation, Millis, ModelId, NodeName, RunName, Seat, Step, Term,
+    WorkerId,
 };
 use crate::job::Outcome;
 use crate::rendezvous::Rendezvous;
@@ -148,6 +149,8 @@ pub struct Start {
     pub models: BTreeMap<ModelId, CheckpointRef>,
     pub rendezvous: Option<Rendezvous>,
     pub grace_ms: u64,
+    /// Mean time between two failures of one seat; none if none is to be expected.
+    pub between_failures: Option<Millis>,
 }
 
 /// Why a report was not taken. It changed nothing.

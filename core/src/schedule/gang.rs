@@ -1,5 +1,6 @@
 //! How gangs end, and what follows.
 
+use super::failures::is_a_seats;
 use super::step::Stepper;
 use super::{Action, Gang, Phase, Run, RunPhase, Stop, StopFor, Verdict, Work};
 use crate::ids::{CheckpointRef, Fence, Millis, NodeName, RunName, Seat, WorkId};
@@ -90,6 +91,7 @@ impl Stepper<'_> {
             | Phase::Failed { .. } => None,
         };
         let verdict = verdict(gang, hung);
+        let is_a_seats = is_a_seats(fence.work, work, &verdict);
         let culprit = culprit(gang).cloned();
         let home = gang.seats.iter().filter_map(|seat| self.state.node_of(&seat.worker));
         let home = home.cloned().collect();
@@ -102,6 +104,9 @@ impl Stepper<'_> {
             && !matches!(failure, Failure::WorkerLost { .. })
         {
             self.blame(node, fence, failure);
+        }
+        if is_a_seats {
+            self.state.failures.failed();
         }
         let is_model = fence.work.model().is_some();
         let concluded = verdict.clone();

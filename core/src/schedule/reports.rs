@@ -49,6 +49,7 @@ impl Stepper<'_> {
             |model| Some((model, run.works.get(&WorkId::Model(model))?.committed.last()?.clone()));
         let mut history = work.committed.iter().rev().cloned();
         let gang = id.model().map_or(&run.head.spec.spec.gangs.expert, |it| run.head.spec.gang(it));
+        let stated = run.head.spec.spec.training.checkpoint.failures_per_day;
         Some(Start {
             seat,
             fence: run.fence(id)?,
@@ -60,6 +61,7 @@ impl Stepper<'_> {
             models: run.plan().reads(id).into_iter().filter_map(newest).collect(),
             rendezvous: work.gang().and_then(|gang| gang.rendezvous.clone()),
             grace_ms: gang.grace.millis(),
+            between_failures: self.state.failures.between(self.now, stated.0),
         })
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::failures::Failures;
 use super::index::Index;
 use super::progress::Seen;
 use crate::ids::{
@@ -34,6 +35,7 @@ pub struct State {
     /// Ends of rests and quarantines may have been written by a clock that was far ahead.
     pub(super) doubts_ends: bool,
     pub(super) seen: BTreeMap<(RunName, WorkId), Seen>,
+    pub(super) failures: Failures,
     /// Seats were freed, or works became ready, since placement last looked at everything.
     pub(super) unsettled: bool,
     /// When gangs were last asked to make way, or found not to have to.

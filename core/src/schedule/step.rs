@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::failures::seats;
 use super::{
     Action, Event, Limits, Node, Object, Phase, Refusal, RunHead, RunPhase, State, StopFor, Work,
     Worker,
@@ -36,6 +37,7 @@ pub struct Before {
     pub absences: BTreeMap<WorkerId, (Option<Millis>, bool)>,
     pub nodes: BTreeMap<NodeName, Node>,
     pub term: crate::ids::Term,
+    pub(super) failures: super::failures::Failures,
 }
 
 /// Pieces that one transaction may change: etcd takes 128 operations by default.
@@ -47,7 +49,7 @@ pub fn step(state: &mut State, limits: Limits, now: Millis, event: Event) -> Eff
     let passed = if is_first { 0 } else { now.0.saturating_sub(state.heard.0) };
     state.clock = if is_first { state.clock.max(now) } else { Millis(state.clock.0 + passed) };
     state.heard = now;
-    let before = Before { term: state.term, ..Before::default() };
+    let before = Before { term: state.term, failures: state.failures, ..Before::default() };
     let effects = Effects { before, ..Effects::default() };
     let (now, touched) = (state.clock, BTreeSet::new());
     let mut stepper = Stepper { now, state, limits, effects, touched };
@@ -155,6 +157,10 @@ impl Stepper<'_> {
         }
         let is_running = matches!(work.phase, Phase::Running(_));
         let was_running = matches!(before.phase, Phase::Running(_));
+        let (left, taken) = (seats(id, &before), seats(id, work));
+        if left != taken {
+            state.failures.seated(self.now, left, taken);
+        }
         let (touched, has_ready) = state.index.moved(found, id, &before);
         state.unsettled |= has_ready;
         for worker in touched {
@@ -248,10 +254,13 @@ impl Stepper<'_> {
         for worker in workers {
             self.hang_up(&worker, Some(lost_at));
         }
+        let mut taken = 0;
         for (run, id) in self.works_where(|work| matches!(work.phase, Phase::Running(_))) {
             self.watch(&run, id);
             self.missed_its_start(&run, id);
+            taken += self.state.work(&run, id).map_or(0, |work| seats(id, work));
         }
+        self.state.failures.found(self.now, taken);
         // The answer to an inspection asked for by the former leader never comes.
         for (run, id) in self.works_where(|work| matches!(work.phase, Phase::Inspecting { .. })) {
             if let Some(fence) = self.state.runs.get(&run).and_then(|run| run.fence(id)) {
@@ -263,6 +272,7 @@ impl Stepper<'_> {
     /// This process itself stood still, or its clock leapt: whoever could not be heard meanwhile is
     /// not to blame, and has as long left as before.
     fn slept(&mut self, passed: u64) {
+        self.state.failures.slept(passed);
         let away = self.state.workers.iter().filter(|(_, worker)| !worker.said_goodbye);
         let away: Vec<(WorkerId, Millis)> =
             away.filter_map(|(id, worker)| Some((id.clone(), worker.lost_at?))).collect();

@@ -18,6 +18,7 @@ use crate::spec::RunSpec;
 mod broken;
 mod broken_seats;
 mod ends;
+mod failures;
 mod homes;
 mod kept;
 mod leaving;
@@ -55,11 +56,13 @@ struct Script {
     state: State,
     now: Millis,
     told: String,
+    /// What the rank that was ordered to start last was told of failures.
+    between: Option<Millis>,
 }
 
 impl Script {
     fn new() -> Self {
-        Self { state: State::default(), now: Millis(0), told: String::new() }
+        Self { state: State::default(), now: Millis(0), told: String::new(), between: None }
     }
 
     /// A run whose stages are done and whose seed is trained, with workers `w1` and `w2` of one slot.
@@ -96,6 +99,7 @@ impl Script {
         for action in effects.actions {
             let line = match action {
                 Action::StartRank(start) => {
+                    self.between = start.between_failures;
                     let from = start.resume.or_else(|| start.models.into_values().next());
                     let from = from.map_or("nothing".to_owned(), |it| it.to_string());
                     format!(

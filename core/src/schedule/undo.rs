@@ -11,8 +11,8 @@ use super::{Limits, Node, Phase, State};
 /// Makes `state` what it was before the last event, which had these effects.
 pub fn undo(state: &mut State, limits: &Limits, effects: Effects) {
     let Effects { before, .. } = effects;
-    let Before { works, phases, ended, created, workers, absences, nodes, term } = before;
-    state.term = term;
+    let Before { works, phases, ended, created, workers, absences, nodes, term, failures } = before;
+    (state.term, state.failures) = (term, failures);
     for ((run, id), work) in works {
         let key = (run.clone(), id);
         if !matches!(work.phase, Phase::Running(_)) || created.contains(&run) {

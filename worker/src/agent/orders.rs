@@ -7,6 +7,7 @@ use std::time::Duration;
 use clade_core::ids::{CheckpointRef, Fence, Term};
 use clade_core::job::{Failure, JobFile, Outcome};
 use clade_core::rendezvous::Rendezvous;
+use clade_core::spec::Span;
 use clade_proto::convert::{WireError, required};
 use clade_proto::v1::session_response::Order;
 use clade_proto::v1::{
@@ -193,6 +194,7 @@ fn read_launch(start: &StartRank) -> Result<Launch, WireError> {
         models,
         rendezvous,
         grace_ms,
+        between_failures_ms,
     } = start;
     let fence = Fence::try_from(&required("fence", fence.clone())?)?;
     let checkpoints = |all: &[_]| -> Result<Vec<CheckpointRef>, WireError> {
@@ -209,6 +211,7 @@ fn read_launch(start: &StartRank) -> Result<Launch, WireError> {
         resume: resume.as_ref().map(CheckpointRef::try_from).transpose()?,
         fallbacks: checkpoints(fallbacks)?,
         models: checkpoints(models)?.into_iter().map(|at| (at.model, at)).collect(),
+        between_failures: between_failures_ms.map(Span::from_millis),
     };
     let key = RankKey { fence, rank: *rank };
     Ok(Launch { key, slot: *slot, job, grace: Duration::from_millis(*grace_ms) })

@@ -106,6 +106,7 @@ impl Run {
                 resume: None,
                 fallbacks: Vec::new(),
                 models: std::collections::BTreeMap::new(),
+                between_failures: None,
             },
             spec: self.spec.clone(),
             inputs: self.inputs.clone(),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use clade_core::spec::{Share, Span};
+
 /// What the first checkpoint of a gang costs is not known before it: it is due by then.
 const FIRST: Duration = Duration::from_secs(60);
 /// However little a checkpoint costs: writing it takes something, too.
@@ -16,6 +18,11 @@ fn young(cost: Duration, failures: f64, ranks: u32) -> Duration {
     let between = DAY / (failures * f64::from(ranks));
     let seconds = (2.0 * cost.as_secs_f64() * between).sqrt();
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+}
+
+/// The share of seats that fail in a day: as the coordinator has seen it, else as the document states it.
+pub(crate) fn failures_per_day(seen: Option<Span>, stated: Share) -> f64 {
+    seen.map_or(stated.0, |between| DAY / between.duration().as_secs_f64())
 }
 
 /// The interval of one gang.
@@ -66,6 +73,18 @@ mod tests {
         assert_eq!(interval.measured(seconds(3)), None);
         assert_eq!(interval.measured(seconds(400)).map(|it| it.as_secs()), Some(600));
         assert_eq!(Interval::new(seconds(30), 0.0027, 1).get(), seconds(30));
+    }
+
+    #[test]
+    fn what_was_seen_to_fail_counts_and_by_hand_what_the_document_states() {
+        let (stated, days) =
+            (Share(0.0027), |days: u64| Some(Span::from_millis(days * 86_400_000)));
+        assert_eq!(failures_per_day(None, stated), 0.0027);
+        assert_eq!(failures_per_day(days(50), stated), 0.02);
+        // Nobody says so; a gang that was told so would save without end, and not divide by nothing.
+        let mut interval = Interval::new(seconds(600), failures_per_day(days(0), stated), 2);
+        interval.measured(seconds(3));
+        assert_eq!(interval.get(), LEAST);
     }
 
     #[test]

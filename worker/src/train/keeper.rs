@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use super::course::Course;
 use super::how::How;
-use super::interval::Interval;
+use super::interval::{Interval, failures_per_day};
 use crate::context::Context;
 use crate::rank::Uplink;
 
@@ -58,12 +58,14 @@ impl Keeper {
             return Err(already_used(&used));
         }
         let policy = spec.spec.training.checkpoint;
+        let failures = failures_per_day(job.between_failures, policy.failures_per_day);
+        tracing::info!(failures, "the share of seats expected to fail in a day");
         Ok(Self {
             store: store.clone(),
             runtime: runtime.clone(),
             uplink,
             scratch: scratch.clone(),
-            interval: Interval::new(policy.every.duration(), policy.failures_per_day.0, job.ranks),
+            interval: Interval::new(policy.every.duration(), failures, job.ranks),
             saved_at: Instant::now(),
             saved_step: steps_done,
             uploading: None,

@@ -69,6 +69,7 @@ pub(crate) fn start(lab: &Lab, fence: &Fence, ranks: u32) -> Order {
         models: vec![],
         rendezvous: None,
         grace_ms: 20_000,
+        between_failures_ms: None,
     })
 }
 

@@ -71,6 +71,7 @@ spec:
             resume: None,
             fallbacks: Vec::new(),
             models: Default::default(),
+            between_failures: None,
         }
     }
 

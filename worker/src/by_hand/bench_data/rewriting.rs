@@ -172,6 +172,7 @@ impl Bench {
                 resume: None,
                 fallbacks: Vec::new(),
                 models: std::collections::BTreeMap::new(),
+                between_failures: None,
             },
             spec: self.spec.clone(),
             inputs: self.inputs.clone(),

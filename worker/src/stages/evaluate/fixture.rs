@@ -109,6 +109,7 @@ impl Fixture {
                 resume: None,
                 fallbacks: Vec::new(),
                 models: self.models.clone(),
+                between_failures: None,
             },
             spec: self.spec.clone(),
             plan: Plan::new(&self.spec, 1),
