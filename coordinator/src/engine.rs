@@ -13,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clade_core::ids::{Fence, Millis, NodeName, RunName, Term, WorkerId};
 use clade_core::schedule::invariants::{About, violations};
-use clade_core::schedule::{Action, Effects, Event, Limits, RunPhase, State, admit, step, undo};
+use clade_core::schedule::{
+    Action, Effects, Event, Farewell, Limits, RunPhase, State, admit, step, undo,
+};
 use clade_core::spec::RunSpec;
 use clade_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -458,6 +460,10 @@ impl Task {
         }
         effects.actions.iter().for_each(|action| self.metrics.action(action.name()));
         effects.refusal.iter().for_each(|why| self.metrics.refusal(why.name()));
+        for Farewell { fence, why, kept } in &effects.farewells {
+            self.metrics.gang_left(why, *kept);
+            info!(%fence, why, outcome = kept.name(), "a gang has left as it was asked to");
+        }
         for violation in violations(&about, &effects, &self.state) {
             self.metrics.invariant_violated(violation.invariant);
             error!(invariant = violation.invariant, seen = violation.seen, "invariant broken");

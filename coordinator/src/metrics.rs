@@ -13,6 +13,7 @@ mod transactions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use clade_core::schedule::Kept;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -46,7 +47,7 @@ struct Measured {
 
 impl Metrics {
     /// Registers everything. `invariants` are all that are checked: each is shown as 0 from the
-    /// start, since an alert on an increase needs a first value.
+    /// start, as is each way of leaving, since an alert on an increase needs a first value.
     pub(crate) fn new(invariants: &[&'static str]) -> Self {
         let mut registry = Registry::with_prefix("clade");
         let schedule = Schedule::register(registry.sub_registry_with_prefix("schedule"));
@@ -91,6 +92,12 @@ impl Metrics {
     /// The scheduler refused a report that came too late.
     pub(crate) fn refusal(&self, reason: &'static str) {
         self.measured.schedule.refusals.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A gang that was asked to save and leave has left.
+    pub(crate) fn gang_left(&self, why: &'static str, kept: Kept) {
+        let farewells = &self.measured.schedule.farewells;
+        farewells.get_or_create(&schedule::labels(why, kept)).inc();
     }
 
     /// The coordinator found its own state broken: a defect of the program.

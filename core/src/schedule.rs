@@ -15,6 +15,7 @@
 mod admission;
 mod event;
 mod failures;
+mod farewell;
 mod gang;
 mod index;
 pub mod invariants;
@@ -34,6 +35,7 @@ mod workers;
 
 pub use admission::{Unplaceable, admit};
 pub use event::{Action, Event, LiveRank, Refusal, Start};
+pub use farewell::{ASKED, Farewell, Kept};
 pub use reason::{Wait, why_waiting};
 pub use state::{
     Gang, JOBS_PER_CHUNK, Node, Object, Offer, Phase, Run, RunHead, RunPhase, State, Stop, StopFor,

@@ -1,11 +1,16 @@
 //! What the scheduler did: counted at the engine's one choke point.
 
+use clade_core::schedule::{ASKED, Kept};
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Labelled;
+
+/// Counts of gangs that left, by why they were asked and by what was kept of them.
+type Farewells = Family<[(&'static str, &'static str); 2], Counter>;
 
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -13,6 +18,7 @@ pub(super) struct Schedule {
     pub(super) event_durations: Histogram,
     pub(super) actions: Labelled<Counter>,
     pub(super) refusals: Labelled<Counter>,
+    pub(super) farewells: Farewells,
     pub(super) invariant_violations: Labelled<Counter>,
     pub(super) workers: Labelled<Gauge>,
     pub(super) works: Labelled<Gauge>,
@@ -28,6 +34,7 @@ impl Schedule {
             event_durations: Histogram::new(exponential_buckets(10e-6, 4.0, 10)),
             actions: Labelled::default(),
             refusals: Labelled::default(),
+            farewells: Farewells::default(),
             invariant_violations: Labelled::default(),
             workers: Labelled::default(),
             works: Labelled::default(),
@@ -39,6 +46,7 @@ impl Schedule {
             event_durations,
             actions,
             refusals,
+            farewells,
             invariant_violations,
             workers,
             works,
@@ -54,6 +62,16 @@ impl Schedule {
         );
         registry.register("actions", "Actions performed, by kind", actions.clone());
         registry.register("refusals", "Late reports refused, by reason", refusals.clone());
+        registry.register(
+            "gangs_left",
+            "Gangs that were asked to save and leave, by why and by whether they had saved",
+            farewells.clone(),
+        );
+        for why in ASKED {
+            for kept in Kept::EVERY {
+                drop(farewells.get_or_create(&labels(why, kept)));
+            }
+        }
         registry.register(
             "invariant_violations",
             "Times an invariant did not hold after an event; anything but 0 is a defect",
@@ -74,6 +92,10 @@ impl Schedule {
         );
         found
     }
+}
+
+pub(super) const fn labels(why: &'static str, kept: Kept) -> [(&'static str, &'static str); 2] {
+    [("why", why), ("outcome", kept.name())]
 }
 
 pub(super) fn set_counts(family: &Labelled<Gauge>, counts: &[(&'static str, usize)]) {

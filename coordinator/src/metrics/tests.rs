@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Metrics, Outcome, serve};
+use super::{Kept, Metrics, Outcome, serve};
 
 struct Served {
     metrics: Metrics,
@@ -58,6 +58,10 @@ async fn what_is_measured_is_scraped_under_its_name_and_label() {
     metrics.event("worker_attached", Duration::from_millis(3));
     metrics.action("start_rank");
     metrics.refusal("superseded");
+    metrics.gang_left("drained", Kept::All);
+    metrics.gang_left("drained", Kept::All);
+    metrics.gang_left("drained", Kept::Less);
+    metrics.gang_left("preempted", Kept::Nothing);
     metrics.invariant_violated("whole_gangs");
     metrics.workers(&[("attached", 3), ("detached", 1)]);
     metrics.works(&[("waiting", 7), ("running", 2)]);
@@ -78,6 +82,9 @@ async fn what_is_measured_is_scraped_under_its_name_and_label() {
         "clade_schedule_event_duration_seconds_bucket{le=\"0.00004\"} 1",
         "clade_schedule_actions_total{action=\"start_rank\"} 1",
         "clade_schedule_refusals_total{reason=\"superseded\"} 1",
+        "clade_schedule_gangs_left_total{why=\"drained\",outcome=\"saved\"} 2",
+        "clade_schedule_gangs_left_total{why=\"drained\",outcome=\"not_saved\"} 1",
+        "clade_schedule_gangs_left_total{why=\"preempted\",outcome=\"nothing_to_save\"} 1",
         "clade_schedule_invariant_violations_total{invariant=\"whole_gangs\"} 1",
         "clade_schedule_workers{phase=\"attached\"} 4",
         "clade_schedule_workers{phase=\"detached\"} 0",
@@ -100,9 +107,15 @@ async fn what_is_measured_is_scraped_under_its_name_and_label() {
 }
 
 #[tokio::test]
-async fn an_invariant_that_never_broke_is_shown_as_zero() {
+async fn an_invariant_that_never_broke_is_shown_as_zero_and_so_is_a_gang_that_never_left() {
     let served = Served::start().await;
     let scraped = served.get("/metrics").await;
+    for why in ["rank_gone", "run_stopping", "preempted", "drained", "device_withdrawn", "widened"]
+    {
+        let line =
+            format!("clade_schedule_gangs_left_total{{why=\"{why}\",outcome=\"not_saved\"}} 0");
+        assert!(scraped.contains(&line), "no `{line}` in:\n{scraped}");
+    }
     for invariant in ["one_rank_per_seat", "whole_gangs"] {
         let line =
             format!("clade_schedule_invariant_violations_total{{invariant=\"{invariant}\"}} 0");

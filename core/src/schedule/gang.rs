@@ -41,6 +41,10 @@ impl Stepper<'_> {
     /// Orders every living rank of a running gang to stop.
     pub(super) fn stop_gang(&mut self, run: &RunName, id: WorkId, cause: Stop) {
         let Some(fence) = self.state.runs.get(run).and_then(|run| run.fence(id)) else { return };
+        // Before it is watched no longer.
+        let seen = self.state.seen.get(&(run.clone(), id));
+        let reached = seen.map_or(0, super::progress::Seen::reached);
+        let why = cause.name();
         let stopped = self.change(run, id, |work| {
             let Phase::Running(gang) = &mut work.phase else { return None };
             let gang = std::mem::take(gang);
@@ -51,6 +55,7 @@ impl Stepper<'_> {
         });
         let Some(living) = stopped.flatten() else { return };
         let (save, tell) = (self.saves_on_stop(run, id), self.hangs(run, id));
+        self.asked(run, id, why, save, reached);
         for (rank, seat) in living {
             self.act(Action::StopRank { seat, fence: fence.clone(), rank, save, tell });
         }
@@ -146,6 +151,7 @@ impl Stepper<'_> {
         if let Some(newest) = newest.filter(is_news) {
             self.record(fence, newest);
         }
+        self.has_left(fence);
         self.conclude(fence, verdict);
     }
 

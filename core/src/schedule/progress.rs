@@ -193,7 +193,10 @@ impl Stepper<'_> {
         }
         let key = (fence.run.clone(), fence.work);
         let (now, limits) = (self.now, self.limits);
-        let Some(seen) = self.state.seen.get_mut(&key) else { return Ok(()) };
+        let Some(seen) = self.state.seen.get_mut(&key) else {
+            self.goes_on_leaving(&fence.run, fence.work, done);
+            return Ok(());
+        };
         let verdict = if busy_us > 0 { seen.lags(rank, busy_us) } else { None };
         if rank == 0 && seen.done.is_none_or(|before| before < done) {
             let old = seen.deadline;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::failures::Failures;
+use super::farewell::Leaving;
 use super::index::Index;
 use super::progress::Seen;
 use crate::ids::{
@@ -36,6 +37,8 @@ pub struct State {
     pub(super) doubts_ends: bool,
     pub(super) seen: BTreeMap<(RunName, WorkId), Seen>,
     pub(super) failures: Failures,
+    /// Gangs that were asked to save and leave, until it is known what they left.
+    pub(super) leaving: BTreeMap<(RunName, WorkId), Leaving>,
     /// Seats were freed, or works became ready, since placement last looked at everything.
     pub(super) unsettled: bool,
     /// When gangs were last asked to make way, or found not to have to.

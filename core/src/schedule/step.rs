@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::failures::seats;
 use super::{
-    Action, Event, Limits, Node, Object, Phase, Refusal, RunHead, RunPhase, State, StopFor, Work,
-    Worker,
+    Action, Event, Farewell, Limits, Node, Object, Phase, Refusal, RunHead, RunPhase, State,
+    StopFor, Work, Worker,
 };
 use crate::ids::{Fence, Millis, NodeName, RunName, WorkId, WorkerId};
 
@@ -19,6 +19,8 @@ pub struct Effects {
     pub refusal: Option<Refusal>,
     /// There is more to do than fits one transaction: [`Event::Tick`] goes on with it.
     pub more: bool,
+    /// How gangs ended that had been asked to save and leave: for people, and nothing to be done about.
+    pub farewells: Vec<Farewell>,
     /// What the changed pieces were before.
     pub before: Before,
 }

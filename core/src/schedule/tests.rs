@@ -19,6 +19,7 @@ mod broken;
 mod broken_seats;
 mod ends;
 mod failures;
+mod farewells;
 mod homes;
 mod kept;
 mod leaving;
@@ -58,11 +59,18 @@ struct Script {
     told: String,
     /// What the rank that was ordered to start last was told of failures.
     between: Option<Millis>,
+    farewells: Vec<String>,
 }
 
 impl Script {
     fn new() -> Self {
-        Self { state: State::default(), now: Millis(0), told: String::new(), between: None }
+        Self {
+            state: State::default(),
+            now: Millis(0),
+            told: String::new(),
+            between: None,
+            farewells: vec![],
+        }
     }
 
     /// A run whose stages are done and whose seed is trained, with workers `w1` and `w2` of one slot.
@@ -96,6 +104,10 @@ impl Script {
         let effects = step(&mut self.state, Limits::default(), self.now, event);
         assert_eq!(violations(&about, &effects, &self.state), vec![]);
         assert_eq!(whole(&self.state, self.now), Vec::<String>::new());
+        self.farewells.extend(effects.farewells.into_iter().map(|it| {
+            let Farewell { fence, why, kept } = it;
+            format!("{fence} {why}: {}", kept.name())
+        }));
         for action in effects.actions {
             let line = match action {
                 Action::StartRank(start) => {

@@ -23,7 +23,10 @@ pub fn undo(state: &mut State, limits: &Limits, effects: Effects) {
                 seen.missed_its_start();
                 seen
             };
-            state.seen.entry(key).or_insert_with(started);
+            state.seen.entry(key.clone()).or_insert_with(started);
+        }
+        if matches!(work.phase, Phase::Running(_)) {
+            state.leaving.remove(&key);
         }
         if let Some(found) = state.runs.get_mut(&run).and_then(|run| run.works.get_mut(&id)) {
             *found = work;

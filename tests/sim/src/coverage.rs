@@ -18,7 +18,7 @@ pub struct Coverage {
 }
 
 /// Everything that there is to reach.
-pub const ALL: [(&str, &[&str]); 10] = [
+pub const ALL: [(&str, &[&str]); 11] = [
     (
         "event",
         &[
@@ -108,6 +108,7 @@ pub const ALL: [(&str, &[&str]); 10] = [
         ],
     ),
     ("verdict", &["done", "stopped", "failed"]),
+    ("left", &["saved", "not_saved", "nothing_to_save"]),
     ("trust", &["full", "quarantined", "retest"]),
     ("run", &["active", "stopping", "finished", "failed", "cancelled"]),
     ("stop_for", &["cancel", "failure", "resume"]),
@@ -173,6 +174,9 @@ impl World {
         }
         for action in &effects.actions {
             coverage.see("action", action.name());
+        }
+        for farewell in &effects.farewells {
+            coverage.see("left", farewell.kept.name());
         }
         if let Event::RankExited { outcome: Outcome::Failed(failure), .. } = event {
             coverage.see("failure", failure.name());

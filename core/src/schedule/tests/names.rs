@@ -24,12 +24,12 @@ fn whatever_is_counted_has_its_own_name() {
         Stop::Preempted { by: run(), work },
         Stop::Drained { node: NodeName("n1".into()) },
         Stop::DeviceWithdrawn { seat },
+        Stop::Widened { to: 2 },
         Stop::Hung { seconds: 60 },
     ];
-    let names = stops.map(|it| it.name());
-    let expected =
-        ["rank_gone", "run_stopping", "preempted", "drained", "device_withdrawn", "hung"];
-    assert_eq!(names, expected);
+    // Who hangs is not asked to save.
+    assert_eq!(stops.map(|it| it.name()), *[&ASKED[..], &["hung"]].concat());
+    assert_eq!(Kept::EVERY.map(Kept::name), ["saved", "not_saved", "nothing_to_save"]);
     let trusts = [Trust::Full, Trust::Quarantined { until: Millis(1) }, Trust::Retest];
     assert_eq!(trusts.map(|it| it.name()), ["full", "quarantined", "retest"]);
     let waits = [
