@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::Cursor;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clade_core::order::Random;
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
@@ -80,6 +80,17 @@ impl Tar {
     fn finish(mut self) -> anyhow::Result<()> {
         Ok(self.0.finish()?)
     }
+}
+
+/// An empty folder `name` below `root` with a toy dataset in it; see [`write`].
+pub fn fresh(root: &str, name: &str, tars: u32, pairs_per_tar: u32) -> anyhow::Result<PathBuf> {
+    let folder = Path::new(root).join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    write(&folder, tars, pairs_per_tar, 7)?;
+    Ok(folder)
 }
 
 /// Writes `train/*.tar` and the two evaluation sets below `folder`, the same for the same seed.

@@ -1,5 +1,5 @@
-//! A gang of real processes that loses half of its seats, gets one back, and makes the losses of one that lost
-//! nothing (G7).
+//! A gang of real processes that loses half of its seats, gets one back, makes way for a more urgent run, and makes
+//! the losses of one that lost nothing (G7).
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,25 +10,15 @@ use clade_tests::{records, toy};
 
 /// Twelve micro-batches: four, three and two ranks can share them.
 const GANGS: &str = "{seed: {ranks: 4, minRanks: 2, grace: 20s}, expert: {ranks: 1}}";
-const STEPS: u32 = 160;
+const STEPS: u32 = 240;
 /// Of any loss, as G7 has it.
 const TOLERANCE: f64 = 1e-4;
 
-fn document(folder: &Path, gangs: &str) -> String {
-    toy::document("toy", folder, (STEPS, 1), gangs)
+fn document(name: &str, folder: &Path, gangs: &str) -> String {
+    toy::document(name, folder, (STEPS, 1), gangs)
         .replace("globalBatch: 32", "globalBatch: 192")
         .replace("every: 500ms, keep: 3", "every: 1s, keep: 99")
         .replace("baselines: [dense]", "baselines: []")
-}
-
-fn folder(name: &str) -> anyhow::Result<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
-    toy::write(&folder, 2, 300, 7)?;
-    Ok(folder)
 }
 
 /// Waits until the seed's gang trains with so many ranks and has saved something, and returns its step.
@@ -49,18 +39,18 @@ fn ensure_undone(part: &serde_json::Value) {
 }
 
 #[test]
-fn a_gang_that_goes_from_four_to_two_to_three_ranks_makes_the_losses_of_one_rank()
+fn a_gang_that_loses_seats_gets_them_back_and_makes_way_makes_the_losses_of_one_rank()
 -> anyhow::Result<()> {
     if let Some(why) = toy::missing() {
         eprintln!("skipped: {why}");
         return Ok(());
     }
-    let resized = folder("resized")?;
+    let resized = toy::fresh(env!("CARGO_TARGET_TMPDIR"), "resized", 2, 300)?;
     let system = System::up(&resized, 1)?;
     let kept = system.hire("x1")?;
     let lost = [system.hire("x2")?, system.hire("x3")?];
     system.wait_attached(4)?;
-    system.apply(&document(&resized, GANGS))?;
+    system.apply(&document("toy", &resized, GANGS))?;
     wait_width(&system, 4)?;
     drop(lost);
     wait_width(&system, 2)?;
@@ -68,20 +58,32 @@ fn a_gang_that_goes_from_four_to_two_to_three_ranks_makes_the_losses_of_one_rank
     ensure!(told.contains("2 of 4 ranks"), "status does not say that it is narrow: {told}");
     // A seat comes back: at its next checkpoint the gang takes it.
     let back = system.hire("x4")?;
+    wait_width(&system, 3)?;
+    // A more urgent run wants a seat, at first for its jobs: the gang saves, leaves, and goes on with two.
+    let urgent = document("urgent", &resized, "{seed: {ranks: 1}, expert: {ranks: 1}}");
+    let urgent = urgent.replace("  seed: 7\n", "  seed: 7\n  priority: 10\n");
+    // So long that it is not waited for.
+    system.apply(&urgent.replace(&format!("seedSteps: {STEPS}"), "seedSteps: 100000"))?;
+    wait_width(&system, 2)?;
+    system.cancel("urgent")?;
     let at = wait_width(&system, 3)?;
     ensure!(at < u64::from(STEPS), "nothing was left to train on three ranks");
     system.wait_part("seed", "to be done", |part| part["phase"] == "done")?;
     let seed = system.part("seed")?;
-    ensure!(seed["restarts"].as_u64() == Some(1), "one was lost, and one widened: {seed}");
+    ensure!(seed["restarts"].as_u64() == Some(1), "one was lost, all others were asked: {seed}");
     let widths = widths(&resized)?;
-    ensure!(widths == [4, 2, 3], "checkpoints were made by gangs of {widths:?}");
+    // Between the urgent run's jobs a seat may be free for long enough to be taken.
+    ensure!(
+        widths.starts_with(&[4, 2, 3, 2]) && widths.last() == Some(&3),
+        "checkpoints were made by gangs of {widths:?}"
+    );
     system.cancel("toy")?;
     drop((kept, back));
     system.stop()?;
 
-    let alone = folder("alone")?;
+    let alone = toy::fresh(env!("CARGO_TARGET_TMPDIR"), "alone", 2, 300)?;
     let system = System::up(&alone, 1)?;
-    system.apply(&document(&alone, "{seed: {ranks: 1}, expert: {ranks: 1}}"))?;
+    system.apply(&document("toy", &alone, "{seed: {ranks: 1}, expert: {ranks: 1}}"))?;
     system.wait_part("seed", "to be done", |part| part["phase"] == "done")?;
     system.cancel("toy")?;
     system.stop()?;

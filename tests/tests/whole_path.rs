@@ -13,16 +13,6 @@ const STEPS: (u32, u32) = (60, 200);
 const MODELS: [&str; 4] = ["seed", "dense", "expert-0", "expert-1"];
 
 /// A folder for one system: kept when the test fails, so that its logs can be read.
-fn folder(name: &str) -> anyhow::Result<std::path::PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
-    toy::write(&folder, 3, 120, 7)?;
-    Ok(folder)
-}
-
 #[test]
 fn a_killed_run_ends_with_the_models_of_an_undisturbed_one() -> anyhow::Result<()> {
     if let Some(why) = toy::missing() {
@@ -44,7 +34,7 @@ fn a_killed_run_ends_with_the_models_of_an_undisturbed_one() -> anyhow::Result<(
 }
 
 fn undisturbed() -> anyhow::Result<std::path::PathBuf> {
-    let folder = folder("undisturbed")?;
+    let folder = toy::fresh(env!("CARGO_TARGET_TMPDIR"), "undisturbed", 3, 120)?;
     let document = toy::document("toy", &folder, STEPS, GANGS);
     let first = up_to_the_end(&folder, &document)?;
     let told = String::from_utf8_lossy(&first.stdout).into_owned();
@@ -70,7 +60,7 @@ fn undisturbed() -> anyhow::Result<std::path::PathBuf> {
 }
 
 fn disturbed() -> anyhow::Result<std::path::PathBuf> {
-    let folder = folder("disturbed")?;
+    let folder = toy::fresh(env!("CARGO_TARGET_TMPDIR"), "disturbed", 3, 120)?;
     let system = System::up(&folder, 2)?;
     system.apply(&toy::document("toy", &folder, STEPS, GANGS))?;
     let models = folder.join("store/runs/toy/models");

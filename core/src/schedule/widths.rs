@@ -2,7 +2,7 @@
 //!
 //! A run document may let a gang have fewer ranks than its most (`minRanks`). It takes all if they are free,
 //! and waits for all if they soon will be, by who ends or may be asked to leave, but not for ever; then it takes the
-//! most that are free and keep the batch. Once it
+//! most that are free and keep the batch, unless with so few it would end later than if it went on waiting. Once it
 //! has saved something and there are seats for more, so that nobody who waits for them has to wait longer, it is
 //! asked to save and leave, and is seated anew. One gang at a time does so: two would count on the same seats.
 
@@ -41,7 +41,13 @@ impl Stepper<'_> {
         if is_patient && (self.victims(run, id, width).is_some() || self.is_soon(run, id, width)) {
             return vec![width];
         }
-        let fewer = |ranks: &u32| run.widest(id, ranks.checked_sub(1)?);
+        let left = self.time_left(name, id).unwrap_or(0);
+        let wide = self.soonest(run, id, width).map_or(u64::MAX, |at| at.saturating_add(left));
+        let fewer = |ranks: &u32| {
+            let fewer = run.widest(id, ranks.checked_sub(1)?)?;
+            let narrow = self.now.0.saturating_add(run.stretched(id, left, fewer));
+            (narrow <= wide).then_some(fewer)
+        };
         std::iter::successors(Some(width), fewer).collect()
     }
 
@@ -62,10 +68,15 @@ impl Stepper<'_> {
 
     /// Whether it could have so many seats before its patience ends, as far as lengths and paces tell.
     fn is_soon(&self, run: &Run, id: WorkId, ranks: u32) -> bool {
+        let soonest = self.soonest(run, id, ranks);
+        soonest.is_some_and(|at| at <= self.now.0 + self.limits.narrow.0)
+    }
+
+    /// When it could have so many seats, as far as lengths and paces tell.
+    fn soonest(&self, run: &Run, id: WorkId, ranks: u32) -> Option<u64> {
         let requires = run.requires(id);
         let kinds = self.open_seats(requires).into_iter().filter(|(_, open)| *open >= ranks);
-        let soonest = kinds.map(|(kind, _)| self.shadow(ranks, requires, &kind).0).min();
-        soonest.is_some_and(|at| at <= self.now.0 + self.limits.narrow.0)
+        kinds.map(|(kind, _)| self.shadow(ranks, requires, &kind).0).min()
     }
 
     /// Notes that a work was not seated, so that it waits for more ranks only so long.

@@ -36,6 +36,9 @@ pub struct Study {
     /// Queues of experts whose makespan is measured
     #[arg(long, default_value_t = 200)]
     traces: u64,
+    /// Also play them with gangs that may have a quarter of their ranks
+    #[arg(long)]
+    elastic: bool,
     /// Write the queues that were played to this file, for `tests/sim/study/bound.py`
     #[arg(long)]
     dump: Option<PathBuf>,
@@ -55,12 +58,16 @@ pub struct Study {
 ///
 /// If the file for the queues cannot be written.
 pub fn run(study: &Study) -> std::io::Result<()> {
-    let Study { seed, repeats, traces, dump, lost_percent, hung_percent, costs } = study;
+    let Study { seed, repeats, traces, elastic, dump, lost_percent, hung_percent, costs } = study;
     let mut dump = dump::Dump::create(dump.as_deref())?;
     mark::say(format_args!("first seed {seed}; {costs:?}"));
     let mix = failures::Mix { lost_percent: *lost_percent, hung_percent: *hung_percent };
     failures::run(*seed, *repeats, mix, *costs);
-    makespan::run(*seed, *traces, *costs, &mut dump)
+    makespan::run(*seed, *traces, *costs, &mut dump)?;
+    if *elastic {
+        makespan::run_elastic(*seed, *traces, *costs, &mut dump)?;
+    }
+    Ok(())
 }
 
 /// Results of `of` for each of `seeds`, in their order; two at a time.

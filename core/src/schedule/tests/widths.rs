@@ -137,6 +137,21 @@ fn a_gang_takes_fewer_seats_if_the_others_are_taken_for_long() {
 }
 
 #[test]
+fn a_gang_waits_for_all_its_seats_if_it_would_end_later_with_fewer() {
+    // The others are taken for an hour, as far as is known. With half of its seats it takes twice its steps, a
+    // second each.
+    for (steps, width) in [(3_000, 2), (3_700, 0)] {
+        let steps = format!("expertSteps: {steps}");
+        let mut script = elastic(&[("expertSteps: 144", &steps)]);
+        script.apply("long", 1, &[]);
+        kept::seed_waits(&mut script, "long");
+        script.attach("w1", 4, vec![]);
+        script.at(130_000);
+        assert_eq!(script.width("expert-0"), width, "{steps}");
+    }
+}
+
+#[test]
 fn seats_that_would_not_do_are_not_waited_for_however_soon_they_are_free() {
     let requires = "requires: {labels: {zone: a}}, ";
     let gang = format!("expert: {{{requires}ranks: 4, minRanks: 2");

@@ -61,7 +61,8 @@ pub(crate) fn experts(seed: u64) -> RunPlan {
     )]
     let steps = order.into_iter().map(|at| (LARGEST / (at as f64).sqrt()) as u64).collect();
     let (step_ms, shown_ms) = (STEP_MS, Some(STEP_MS));
-    RunPlan { name: "experts".to_owned(), ranks: RANKS, step_ms, shown_ms, steps, begun: vec![] }
+    let (ranks, least) = (RANKS, RANKS);
+    RunPlan { name: "experts".to_owned(), ranks, least, step_ms, shown_ms, steps, begun: vec![] }
 }
 
 /// Plays one run to its end, at `factor` times the rate of failures.

@@ -122,7 +122,7 @@ impl Fleet {
                 let id = WorkId::Model(ModelId::Expert(at));
                 fleet.names.insert((name.clone(), id), fleet.tracks.len());
                 fleet.keys.push((name.clone(), id));
-                fleet.tracks.push(Track::new(plan.ranks, plan.step_ms, steps, begun));
+                fleet.tracks.push(Track::new(plan, steps, begun));
             }
         }
         fleet

@@ -34,7 +34,8 @@ impl Fleet {
         let now = self.now;
         let it = &mut self.tracks[track];
         if it.incarnation != fence.incarnation {
-            it.resume(now, fence.incarnation, resume.map_or(SEED_STEPS, |at| at.step.0));
+            let step = resume.map_or(SEED_STEPS, |at| at.step.0);
+            it.resume(now, fence.incarnation, ranks, step);
             self.next(track, now + self.costs.start_ms, Next::Begin);
         }
         let it = &mut self.tracks[track];
@@ -58,7 +59,7 @@ impl Fleet {
             }
             Next::Report => {
                 self.report(track);
-                self.next(track, now + REPORT.max(self.tracks[track].step_ms), Next::Report);
+                self.next(track, now + REPORT.max(self.tracks[track].pace()), Next::Report);
             }
             Next::Save => {
                 let it = &mut self.tracks[track];
@@ -99,7 +100,7 @@ impl Fleet {
         let it = &mut self.tracks[track];
         it.turn_to(self.now, Doing::Stepping);
         let save = it.boundary(it.saved_at + self.interval);
-        let (finish, first) = (it.finish(), self.now + it.step_ms);
+        let (finish, first) = (it.finish(), self.now + it.pace());
         self.next(track, first, Next::Report);
         if finish <= save {
             self.next(track, finish, Next::Finish);

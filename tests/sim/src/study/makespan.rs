@@ -119,6 +119,7 @@ impl Trace {
             RunPlan {
                 name: format!("run-{run}"),
                 ranks: u32::try_from(*width).expect("few"),
+                least: u32::try_from(*width).expect("few"),
                 step_ms,
                 shown_ms: (kind == Kind::Paced).then(|| step_ms * (80 + noise.below(41)) / 100),
                 steps: all.iter().map(|(length, _)| steps(*length).max(1)).collect(),
@@ -142,6 +143,14 @@ impl Trace {
         }
         let gpus = f64::from(u32::try_from(self.nodes).expect("few nodes") * SLOTS);
         (total as f64 / gpus, longest as f64)
+    }
+
+    /// The same with gangs that may have a quarter of their ranks.
+    fn elastic(mut self) -> Self {
+        for plan in &mut self.plans {
+            plan.least = plan.ranks.div_ceil(4);
+        }
+        self
     }
 
     /// Plays it; returns how long it took.
@@ -173,13 +182,27 @@ pub(crate) fn run(seed: u64, traces: u64, costs: Costs, dump: &mut Dump) -> std:
         INTERVAL_MS / 1_000
     ));
     for kind in [Kind::Usual, Kind::Paced, Kind::Unpaced, Kind::Tight] {
-        measure(kind, seed, traces, costs, dump)?;
+        measure((kind, false), seed, traces, costs, dump)?;
+    }
+    Ok(())
+}
+
+/// The same of gangs that may have a quarter of their ranks, against the same bounds.
+pub(crate) fn run_elastic(
+    seed: u64,
+    traces: u64,
+    costs: Costs,
+    dump: &mut Dump,
+) -> std::io::Result<()> {
+    say(format_args!("the same traces, `minRanks` a quarter of `ranks`:"));
+    for kind in [Kind::Usual, Kind::Paced, Kind::Tight] {
+        measure((kind, true), seed, traces, costs, dump)?;
     }
     Ok(())
 }
 
 fn measure(
-    kind: Kind,
+    (kind, is_elastic): (Kind, bool),
     seed: u64,
     traces: u64,
     costs: Costs,
@@ -194,18 +217,20 @@ fn measure(
     let mut spans = for_each(0..traces, |at| {
         let seed = seeds[usize::try_from(at).expect("few traces")];
         let trace = Trace::draw(seed, kind);
+        let trace = if is_elastic { trace.elastic() } else { trace };
         let (area, longest) = trace.bounds();
         let took = trace.play(costs);
         Span { seed, shape: trace.shape(), ratio: took as f64 / area.max(longest), took }
     });
-    for it in &spans {
+    // The bound of rigid gangs is none of these.
+    for it in spans.iter().filter(|_| !is_elastic) {
         dump.add((kind.name(), it.seed), &Trace::draw(it.seed, kind), it.took, costs)?;
     }
     spans.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
     let at = |part: usize| spans.get((spans.len() * part / 100).min(spans.len().saturating_sub(1)));
     let at = |part: usize| at(part).map_or(0.0, |it| it.ratio);
     let above = spans.iter().filter(|it| it.ratio > 1.1).count();
-    let name = kind.name();
+    let name = format!("{}{}", if is_elastic { "elastic_" } else { "" }, kind.name());
     say(format_args!(
         "  {name}: {}; {traces} traces, seeds {seed} to {}; 90 of 100 below {:.3}, {above} above 1.1",
         kind.about(),

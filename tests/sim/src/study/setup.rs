@@ -22,7 +22,9 @@ pub(crate) const SEED_STEPS: u64 = 100;
 pub(crate) struct RunPlan {
     pub(crate) name: String,
     pub(crate) ranks: u32,
-    /// Milliseconds per step.
+    /// The fewest ranks its gangs may have.
+    pub(crate) least: u32,
+    /// Milliseconds per step of a gang with all its ranks; one with half of them takes twice as long.
     pub(crate) step_ms: u64,
     /// What its seed's steps took, if that differs enough to be told: the seed trained before all experts.
     pub(crate) shown_ms: Option<u64>,
@@ -36,6 +38,10 @@ impl RunPlan {
     fn spec(&self) -> RunSpec {
         let experts = self.steps.len();
         let pairs: u64 = self.steps.iter().map(|steps| steps * GLOBAL_BATCH).sum();
+        let least = match self.least {
+            least if least < self.ranks => format!(" minRanks: {least},"),
+            _ => String::new(),
+        };
         let document = DEMO
             .replace("name: clipart", &format!("name: {}", self.name))
             .replace("experts: 4", &format!("experts: {experts}"))
@@ -45,7 +51,7 @@ impl RunPlan {
             .replace("seedSteps: 288", &format!("seedSteps: {SEED_STEPS}"))
             .replace("expertSteps: 144", &format!("expertSteps: {{proportional: {pairs}}}"))
             .replace("[dense]", "[]")
-            .replace("expert: {ranks: 1,", &format!("expert: {{ranks: {},", self.ranks));
+            .replace("expert: {ranks: 1,", &format!("expert: {{ranks: {},{least}", self.ranks));
         RunSpec::parse(&document).unwrap_or_else(|error| panic!("{error}: {document}"))
     }
 

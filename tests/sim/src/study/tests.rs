@@ -18,6 +18,7 @@ fn plan(name: &str, ranks: u32, steps: &[u64]) -> RunPlan {
     RunPlan {
         name: name.to_owned(),
         ranks,
+        least: ranks,
         step_ms: 1_000,
         shown_ms: None,
         steps: steps.to_vec(),
@@ -117,4 +118,23 @@ fn no_trace_ends_before_its_bound() {
         let end = trace.play(Costs::default()) as f64;
         assert!(end > area.max(longest), "seed {seed}: {end} ms of {area} and {longest} ms");
     }
+}
+
+#[test]
+fn a_gang_with_half_its_ranks_takes_twice_as_long_and_the_accounts_add_up() {
+    let hour = 3_600;
+    let mut elastic = plan("elastic", 16, &[hour]);
+    elastic.least = 8;
+    // One machine of two is there: it does not wait for the other.
+    let mut fleet = Fleet::new(&[elastic.clone()], 1, Costs::default(), 600_000).audited();
+    let end = fleet.play(DAY).expect("done in a day");
+    assert!((7_200_000..7_400_000).contains(&end), "{end} ms");
+    assert_eq!(fleet.ledger.useful, 16 * 3_600_000);
+    assert_eq!(imbalance(&fleet, fleet.ledger), 0);
+    // A second one that is short has the other half first; then the first is widened.
+    elastic.steps.push(hour / 4);
+    let mut fleet = Fleet::new(&[elastic], 2, Costs::default(), 600_000).audited();
+    let end = fleet.play(DAY).expect("done in a day");
+    assert!(end < 5_400_000, "{end} ms: nobody was widened");
+    assert_eq!(imbalance(&fleet, fleet.ledger), 0);
 }

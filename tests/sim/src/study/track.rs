@@ -3,7 +3,7 @@
 use clade_core::ids::{Incarnation, Seat};
 
 use super::ledger::Ledger;
-use super::setup::SEED_STEPS;
+use super::setup::{RunPlan, SEED_STEPS};
 
 /// What a model's seats are doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +27,12 @@ pub(crate) enum Doing {
 /// One model.
 #[derive(Clone, Debug)]
 pub(crate) struct Track {
+    /// The most its gangs may have.
     pub(crate) ranks: u32,
-    pub(crate) step_ms: u64,
+    /// What its gang has, or the last one had.
+    pub(crate) width: u32,
+    /// Of a gang with all its ranks.
+    step_ms: u64,
     /// Where it was when the study began.
     #[cfg_attr(not(test), expect(dead_code, reason = "the tests check the useful steps by it"))]
     pub(crate) first: u64,
@@ -51,17 +55,18 @@ pub(crate) struct Track {
     /// Stepping from `step` since `from`.
     step: u64,
     from: u64,
-    /// Milliseconds of steps that are not committed.
+    /// Seat-milliseconds of steps that are not committed.
     pending: u64,
     spent_to: u64,
 }
 
 impl Track {
-    pub(crate) fn new(ranks: u32, step_ms: u64, steps: u64, begun: u64) -> Self {
+    pub(crate) fn new(plan: &RunPlan, steps: u64, begun: u64) -> Self {
         let first = SEED_STEPS + begun;
         Self {
-            ranks,
-            step_ms,
+            ranks: plan.ranks,
+            width: plan.ranks,
+            step_ms: plan.step_ms,
             first,
             due: SEED_STEPS + steps,
             doing: Doing::Waiting,
@@ -87,6 +92,11 @@ impl Track {
         (self.due - self.first) * self.step_ms * u64::from(self.ranks)
     }
 
+    /// Milliseconds that a step of its gang takes: widths are powers of two, so that it comes out even.
+    pub(crate) fn pace(&self) -> u64 {
+        self.step_ms * u64::from(self.ranks) / u64::from(self.width)
+    }
+
     /// Whether a gang is there that a failure would stop.
     pub(crate) const fn is_live(&self) -> bool {
         match self.doing {
@@ -100,20 +110,21 @@ impl Track {
     }
 
     pub(crate) fn is_whole(&self) -> bool {
-        u32::try_from(self.seats.len()).is_ok_and(|seats| seats == self.ranks)
+        u32::try_from(self.seats.len()).is_ok_and(|seats| seats == self.width)
     }
 
     /// Enters in the ledger what passed since it last was.
     pub(crate) fn spend(&mut self, now: u64) {
         let passed = now - self.spent_to;
-        let seats = passed * u64::from(self.ranks);
+        let waits = passed * u64::from(self.ranks);
+        let seats = passed * u64::from(self.width);
         self.spent_to = now;
         let ledger = &mut self.ledger;
         match self.doing {
-            Doing::Waiting if self.is_short => ledger.short += seats,
-            Doing::Waiting => ledger.withheld += seats,
+            Doing::Waiting if self.is_short => ledger.short += waits,
+            Doing::Waiting => ledger.withheld += waits,
             Doing::Starting => ledger.starting += seats,
-            Doing::Stepping => self.pending += passed,
+            Doing::Stepping => self.pending += seats,
             Doing::Saving | Doing::Finishing | Doing::Leaving => ledger.saving += seats,
             Doing::Dead => ledger.dead += seats,
             Doing::Turning => ledger.turning += seats,
@@ -131,26 +142,27 @@ impl Track {
     /// Steps whole by now.
     pub(crate) fn reached(&self, now: u64) -> u64 {
         if self.doing == Doing::Stepping {
-            (self.step + (now - self.from) / self.step_ms).min(self.due)
+            (self.step + (now - self.from) / self.pace()).min(self.due)
         } else {
             self.step
         }
     }
 
     /// The first end of a step at or after `at`.
-    pub(crate) const fn boundary(&self, at: u64) -> u64 {
-        self.from + at.saturating_sub(self.from).div_ceil(self.step_ms) * self.step_ms
+    pub(crate) fn boundary(&self, at: u64) -> u64 {
+        self.from + at.saturating_sub(self.from).div_ceil(self.pace()) * self.pace()
     }
 
     /// When its last step ends if nothing comes between.
-    pub(crate) const fn finish(&self) -> u64 {
-        self.from + (self.due - self.step) * self.step_ms
+    pub(crate) fn finish(&self) -> u64 {
+        self.from + (self.due - self.step) * self.pace()
     }
 
     /// A new gang goes on from `step`.
-    pub(crate) fn resume(&mut self, now: u64, incarnation: Incarnation, step: u64) {
+    pub(crate) fn resume(&mut self, now: u64, incarnation: Incarnation, width: u32, step: u64) {
         assert_eq!(step, self.kept, "a gang does not go on from the newest committed step");
         self.turn_to(now, Doing::Starting);
+        self.width = width;
         (self.incarnation, self.step, self.candidate) = (incarnation, step, None);
         self.seats.clear();
     }
@@ -158,15 +170,15 @@ impl Track {
     /// `step` is committed.
     pub(crate) fn keep(&mut self, now: u64, step: u64) {
         self.spend(now);
-        let kept = (step - self.kept) * self.step_ms;
+        let kept = (step - self.kept) * self.step_ms * u64::from(self.ranks);
         self.pending -= kept;
-        self.ledger.useful += kept * u64::from(self.ranks);
+        self.ledger.useful += kept;
         self.kept = step;
     }
 
     /// What is not committed will be done again.
     pub(crate) fn lose(&mut self, now: u64) {
         self.spend(now);
-        self.ledger.redone += std::mem::take(&mut self.pending) * u64::from(self.ranks);
+        self.ledger.redone += std::mem::take(&mut self.pending);
     }
 }
