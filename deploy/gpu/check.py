@@ -9,11 +9,9 @@ import json
 import os
 import pathlib
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "bench"))
 import inputs  # noqa: E402
@@ -26,7 +24,7 @@ TRAININGS = [
     ("b32-f32", "ViT-B-32", 16, "f32", 6, 1e-3),
     ("b32-bf16", "ViT-B-32", 16, "bf16", 6, 2e-2),
 ]
-GANGS = ["gang-exchange-2", "gang-exchange-3", "gang-exchange-4", "gang-exchange-8", "gang-dies", "gang-stalls"]
+GANGS = ["gang-exchange-2", "gang-bandwidth", "gang-exchange-3", "gang-exchange-4", "gang-exchange-8", "gang-dies", "gang-stalls", "gang-small-f32", "gang-b32-f32"]
 RATES = {"small": 3e-4, "ViT-B-32": 5e-5, "ViT-L-14": 5e-5}
 # No GPU of today holds L/14's activations of so many pairs: about 280 MB each.
 HUGE_MODEL, HUGE_PAIRS = "ViT-L-14", 2048
@@ -134,7 +132,7 @@ def check_out_of_memory(folder):
     say(name, f"FAILED {'; '.join(wrong)}" if wrong else "ok")
 
 
-def gang(command, options_of, stdin="", ranks=2, dies=None):
+def gang(name, command, options_of, stdin="", ranks=2, dies=None):
     """What each rank says on stdout, as JSON lines; they meet on a free port. Rank `dies` is killed meanwhile."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -149,7 +147,7 @@ def gang(command, options_of, stdin="", ranks=2, dies=None):
         seat = ["--rank", rank, "--ranks", ranks, "--meet", f"127.0.0.1:{port}/check", "--device", device]
         line = [*program, command, *map(str, [*seat, *options_of(device)])]
         started.append(subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment))
-    told = []
+    told, ends = [], []
     try:
         with concurrent.futures.ThreadPoolExecutor(ranks) as pool:
             ends = list(pool.map(lambda process: process.communicate(stdin, timeout=300), started))
@@ -157,33 +155,39 @@ def gang(command, options_of, stdin="", ranks=2, dies=None):
         for process in started:
             process.kill()
     for rank, (process, (out, err)) in enumerate(zip(started, ends, strict=True)):
-        (args.out / f"{command}-{ranks}-rank-{rank}.log").write_text(err)
+        (args.out / f"{name}-rank-{rank}.log").write_text(err)
         if process.returncode != (-9 if rank == dies else 0):
             raise SideError(f"rank {rank} of {ranks} ended with {process.returncode}: {(err.strip().splitlines() or ['no word'])[-1]}")
         told.append([json.loads(line) for line in out.splitlines() if line.strip()])
     return told
 
 
+# In a process of its own, which gives all it took of the GPUs back.
+LINK = """
+import json, statistics, time, torch
+count = torch.cuda.device_count()
+source = torch.empty(256 << 20, dtype=torch.uint8, device="cuda:0")
+target = torch.empty(256 << 20, dtype=torch.uint8, device=f"cuda:{min(1, count - 1)}")
+def synchronize():
+    torch.cuda.synchronize(source.device), torch.cuda.synchronize(target.device)
+took = []
+for _ in range(11):
+    synchronize()
+    begun = time.perf_counter()
+    target.copy_(source)
+    synchronize()
+    took.append(time.perf_counter() - begun)
+print(json.dumps([source.numel() / statistics.median(took[1:]) / 1e9, "between two GPUs" if count > 1 else "within the GPU"]))
+"""
+
+
 def link():
-    """Gigabytes per second of a copy between two GPUs, or within the one there is; None without torch."""
-    try:
-        import torch
-    except ImportError:
-        return None, "no torch in this Python"
-    if not torch.cuda.is_available():
-        return None, "this Python's torch has no GPU"
-    count = torch.cuda.device_count()
-    source = torch.empty(256 << 20, dtype=torch.uint8, device="cuda:0")
-    target = torch.empty(256 << 20, dtype=torch.uint8, device=f"cuda:{min(1, count - 1)}")
-    took = []
-    for _ in range(11):
-        torch.cuda.synchronize(0), torch.cuda.synchronize(target.device)
-        begun = time.perf_counter()
-        target.copy_(source)
-        torch.cuda.synchronize(0), torch.cuda.synchronize(target.device)
-        took.append(time.perf_counter() - begun)
-    what = "between two GPUs" if count > 1 else "within the GPU"
-    return source.numel() / statistics.median(took[1:]) / 1e9, f"a copy {what}"
+    """Gigabytes per second of a copy between two GPUs, or within the one there is, and which; none, and why."""
+    done = subprocess.run([sys.executable, "-c", LINK], capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        return None, (done.stderr.strip().splitlines() or ["no word"])[-1]
+    most, where = json.loads(done.stdout)
+    return most, f"a copy {where}"
 
 
 def check_exchange():
@@ -191,7 +195,7 @@ def check_exchange():
     for ranks in (2, 3, 4, 8):
         name = f"gang-exchange-{ranks}"
         try:
-            told = gang("check-gang", lambda _: [] if ranks == 2 else ["--mebibytes", 16, "--rounds", 3], ranks=ranks)
+            told = gang(name, "check-gang", lambda _: [] if ranks == 2 else ["--mebibytes", 16, "--rounds", 3], ranks=ranks)
         except (SideError, subprocess.TimeoutExpired, ValueError) as error:
             say(name, f"FAILED {error}")
             continue
@@ -212,7 +216,7 @@ def check_faults():
     for fault in ("dies", "stalls"):
         name = f"gang-{fault}"
         try:
-            told = gang("check-gang", lambda _: ["--fault", fault], ranks=3, dies=2 if fault == "dies" else None)
+            told = gang(name, "check-gang", lambda _: ["--fault", fault], ranks=3, dies=2 if fault == "dies" else None)
         except (SideError, subprocess.TimeoutExpired, ValueError) as error:
             say(name, f"FAILED {error}")
             continue
@@ -222,26 +226,30 @@ def check_faults():
 
 def check_gang(folder):
     """Two ranks train as one does on the CPU."""
-    name, model, pairs, steps, limit = "gang-small-f32", "small", 128, 12, 1e-3
-    try:
-        expected = train(folder, model, pairs, "cpu", "f32", steps)[1]
+    # The large one has several gradient buckets.
+    gangs = [("gang-small-f32", "small", 128, 12), *([("gang-b32-f32", "ViT-B-32", 16, 6)] if args.device != "cpu" else [])]
+    for name, model, pairs, steps in gangs:
         own = ["--model", folder / model, "--batches", folder / f"{model}-{pairs}.safetensors", "--precision", "f32", "--threads", args.threads]
-        told = gang("bench", lambda _: [*own, "--micro-batch", pairs // 2, "--learning-rate", RATES[model], "--weight-decay", 0.2], f"{steps}\n")
-    except (SideError, subprocess.TimeoutExpired, ValueError) as error:
-        return say(name, f"FAILED {error}")
-    losses = [[line["loss"] for line in lines if "loss" in line] for lines in told]
-    record[name] = {"cpu": expected, "ranks": losses}
-    if losses[0] != losses[1] or len(losses[0]) != steps:
-        return say(name, f"FAILED the ranks tell different losses: {losses}")
-    off = max(abs(a - b) / abs(b) for a, b in zip(losses[0], expected, strict=True))
-    verdict = "ok" if off <= limit else "FAILED"
-    say(name, f"{verdict}, losses of two ranks differ from one on the CPU by {off:.1e} (at most {limit:.0e})")
+        try:
+            expected = train(folder, model, pairs, "cpu", "f32", steps)[1]
+            told = gang(name, "bench", lambda _: [*own, "--micro-batch", pairs // 2, "--learning-rate", RATES[model], "--weight-decay", 0.2], f"{steps}\n")
+        except (SideError, subprocess.TimeoutExpired, ValueError) as error:
+            say(name, f"FAILED {error}")
+            continue
+        losses, limit = [[line["loss"] for line in lines if "loss" in line] for lines in told], 1e-3
+        record[name] = {"cpu": expected, "ranks": losses}
+        if losses[0] != losses[1] or len(losses[0]) != steps:
+            say(name, f"FAILED the ranks tell different losses: {losses}")
+            continue
+        off = max(abs(a - b) / abs(b) for a, b in zip(losses[0], expected, strict=True))
+        verdict = "ok" if off <= limit else "FAILED"
+        say(name, f"{verdict}, losses of two ranks differ from one on the CPU by {off:.1e} (at most {limit:.0e})")
 
 
 by_name = devices()
 if args.device != "cpu" and args.device not in (by_name or {}):
     why = f"there is no {args.device}"
-    for name in [*(it[0] for it in TRAININGS), *GANGS, "gang-small-f32", "out-of-memory"]:
+    for name in [*(it[0] for it in TRAININGS), *GANGS, "out-of-memory"]:
         say(name, f"skipped: {why}" if by_name is not None else "skipped: no device is known")
 else:
     with tempfile.TemporaryDirectory(prefix="clade-check-") as folder:

@@ -414,7 +414,7 @@ fn two_ranks_by_hand_check_what_they_exchange_and_how_fast() {
 
 #[test]
 fn ranks_by_hand_notice_one_that_dies_and_one_that_stands_still() {
-    for (fault, due) in [("dies", 2.0), ("stalls", 5.0)] {
+    for (fault, due) in [("dies", 2.0), ("stalls", 8.0)] {
         let ends = checking_gang(3, &["--fault", fault]);
         for ended in &ends[..2] {
             let lines = told(ended);

@@ -45,6 +45,12 @@ impl Failures {
         self.since = Millis(self.since.0.saturating_add(passed));
     }
 
+    /// Seats that are taken, and failures seen.
+    #[cfg(test)]
+    pub(super) const fn counts(&self) -> (u64, u64) {
+        (self.seats, self.seen)
+    }
+
     pub(super) const fn failed(&mut self) {
         self.seen += 1;
     }

@@ -4,7 +4,8 @@
 //! by somebody else: of an agent that is told to go the coordinator hears that its seats are withdrawn, and of a
 //! single rank that it has stopped.
 //!
-//! Never stored: a new leader does not count whom its forerunner has asked.
+//! Never stored: a new leader does not count whom its forerunner has asked, and knows of steps told only what it was
+//! told itself.
 
 use super::State;
 use super::step::Stepper;
@@ -83,25 +84,32 @@ impl Stepper<'_> {
         may_save: bool,
         reached: u64,
     ) {
-        let key = (run.clone(), id);
-        if may_save && id.model().is_some() {
-            self.state.leaving.insert(key, Leaving { why, reached });
-        } else {
-            self.state.leaving.remove(&key);
-        }
+        let is_asked = may_save && id.model().is_some();
+        self.note((run.clone(), id), is_asked.then_some(Leaving { why, reached }));
+    }
+
+    /// Notes who is leaving, so that it can be taken back.
+    fn note(&mut self, key: (RunName, WorkId), leaving: Option<Leaving>) {
+        let before = match leaving {
+            Some(leaving) => self.state.leaving.insert(key.clone(), leaving),
+            None => self.state.leaving.remove(&key),
+        };
+        self.effects.before.leaving.entry(key).or_insert(before);
     }
 
     /// A gang that is leaving tells of a step.
     pub(super) fn goes_on_leaving(&mut self, run: &RunName, id: WorkId, done: u64) {
-        if let Some(leaving) = self.state.leaving.get_mut(&(run.clone(), id)) {
-            leaving.reached = leaving.reached.max(done);
+        let key = (run.clone(), id);
+        if let Some(&Leaving { why, reached }) = self.state.leaving.get(&key) {
+            self.note(key, Some(Leaving { why, reached: reached.max(done) }));
         }
     }
 
     /// All that a gang has left is known: says so if it was asked to leave.
     pub(super) fn has_left(&mut self, fence: &Fence) {
         let key = (fence.run.clone(), fence.work);
-        let Some(Leaving { why, reached }) = self.state.leaving.remove(&key) else { return };
+        let Some(&Leaving { why, reached }) = self.state.leaving.get(&key) else { return };
+        self.note(key, None);
         let kept = self.state.kept_of(fence, reached);
         let fence = fence.clone();
         self.effects.farewells.extend(kept.map(|kept| Farewell { fence, why, kept }));

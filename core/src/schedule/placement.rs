@@ -198,6 +198,18 @@ impl Stepper<'_> {
         requires: &Requires,
         kind: &str,
     ) -> (u64, u32) {
+        self.shadow_as(gone, ranks, requires, kind, true)
+    }
+
+    /// The same; who believes no guesses takes what nobody has measured to last for ever.
+    pub(super) fn shadow_as(
+        &self,
+        gone: Option<(&RunName, WorkId)>,
+        ranks: u32,
+        requires: &Requires,
+        kind: &str,
+        believes: bool,
+    ) -> (u64, u32) {
         let mut free = self.free_for(requires, kind);
         let mut ends: Vec<(u64, u32)> = Vec::new();
         for (name, run) in &self.state.runs {
@@ -214,7 +226,13 @@ impl Stepper<'_> {
                 if gone == Some((name, id)) {
                     free += seats;
                 } else if seats > 0 {
-                    ends.push((self.expected_end(name, id, all), seats));
+                    let is_measured = id.model().is_some() && facts.pace.is_some();
+                    let end = if believes || is_measured {
+                        self.expected_end(name, id, all)
+                    } else {
+                        u64::MAX
+                    };
+                    ends.push((end, seats));
                 }
             }
         }
@@ -259,7 +277,11 @@ impl Stepper<'_> {
             }
         }
         let Some(seats) = found else {
-            self.goes_on_waiting(name, id);
+            let is_its_turn = self.state.runs.get(name).is_some_and(|run| {
+                let requires = run.requires(id);
+                round.kept.keys().all(|kind| !requires.accepts_kind(kind))
+            });
+            self.goes_on_waiting(name, id, is_its_turn);
             return false;
         };
         self.waits_no_longer(name, id);

@@ -40,6 +40,8 @@ pub struct Before {
     pub nodes: BTreeMap<NodeName, Node>,
     pub term: crate::ids::Term,
     pub(super) failures: super::failures::Failures,
+    /// None of those that were not asked to leave.
+    pub(super) leaving: BTreeMap<(RunName, WorkId), Option<super::farewell::Leaving>>,
 }
 
 /// Pieces that one transaction may change: etcd takes 128 operations by default.
@@ -57,6 +59,8 @@ pub fn step(state: &mut State, limits: Limits, now: Millis, event: Event) -> Eff
     let mut stepper = Stepper { now, state, limits, effects, touched };
     if passed > limits.pause.0 {
         stepper.slept(passed);
+        // That is not taken back: time has gone on.
+        stepper.effects.before.failures = stepper.state.failures;
     }
     stepper.effects.refusal = stepper.apply(event).err();
     if stepper.effects.refusal.is_none() {

@@ -11,8 +11,14 @@ use super::{Limits, Node, Phase, State};
 /// Makes `state` what it was before the last event, which had these effects.
 pub fn undo(state: &mut State, limits: &Limits, effects: Effects) {
     let Effects { before, .. } = effects;
-    let Before { works, phases, ended, created, workers, absences, nodes, term, failures } = before;
-    (state.term, state.failures) = (term, failures);
+    let Before { works, phases, ended, created, workers, absences, nodes, .. } = before;
+    (state.term, state.failures) = (before.term, before.failures);
+    for (key, leaving) in before.leaving {
+        match leaving {
+            Some(leaving) => state.leaving.insert(key, leaving),
+            None => state.leaving.remove(&key),
+        };
+    }
     for ((run, id), work) in works {
         let key = (run.clone(), id);
         if !matches!(work.phase, Phase::Running(_)) || created.contains(&run) {
@@ -24,9 +30,6 @@ pub fn undo(state: &mut State, limits: &Limits, effects: Effects) {
                 seen
             };
             state.seen.entry(key.clone()).or_insert_with(started);
-        }
-        if matches!(work.phase, Phase::Running(_)) {
-            state.leaving.remove(&key);
         }
         if let Some(found) = state.runs.get_mut(&run).and_then(|run| run.works.get_mut(&id)) {
             *found = work;

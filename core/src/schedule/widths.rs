@@ -42,11 +42,13 @@ impl Stepper<'_> {
             return vec![width];
         }
         let left = self.time_left(name, id).unwrap_or(0);
-        let wide = self.soonest(run, id, width).map_or(u64::MAX, |at| at.saturating_add(left));
+        let lasts = |ranks| run.stretched(id, left, ranks);
+        // Who has lost patience believes only what was measured: a job is always about to end.
+        let soonest = self.soonest(run, id, width, is_patient).unwrap_or(u64::MAX);
+        let wide = soonest.saturating_add(lasts(width));
         let fewer = |ranks: &u32| {
             let fewer = run.widest(id, ranks.checked_sub(1)?)?;
-            let narrow = self.now.0.saturating_add(run.stretched(id, left, fewer));
-            (narrow <= wide).then_some(fewer)
+            (self.now.0.saturating_add(lasts(fewer)) <= wide).then_some(fewer)
         };
         std::iter::successors(Some(width), fewer).collect()
     }
@@ -68,25 +70,35 @@ impl Stepper<'_> {
 
     /// Whether it could have so many seats before its patience ends, as far as lengths and paces tell.
     fn is_soon(&self, run: &Run, id: WorkId, ranks: u32) -> bool {
-        let soonest = self.soonest(run, id, ranks);
+        let soonest = self.soonest(run, id, ranks, true);
         soonest.is_some_and(|at| at <= self.now.0 + self.limits.narrow.0)
     }
 
-    /// When it could have so many seats, as far as lengths and paces tell.
-    fn soonest(&self, run: &Run, id: WorkId, ranks: u32) -> Option<u64> {
+    /// When it could have so many seats, as far as lengths and paces tell; and guesses where nobody has measured,
+    /// if those are believed.
+    fn soonest(&self, run: &Run, id: WorkId, ranks: u32, believes: bool) -> Option<u64> {
         let requires = run.requires(id);
         let kinds = self.open_seats(requires).into_iter().filter(|(_, open)| *open >= ranks);
-        kinds.map(|(kind, _)| self.shadow(ranks, requires, &kind).0).min()
+        kinds.map(|(kind, _)| self.shadow_as(None, ranks, requires, &kind, believes).0).min()
     }
 
-    /// Notes that a work was not seated, so that it waits for more ranks only so long.
-    pub(super) fn goes_on_waiting(&mut self, name: &RunName, id: WorkId) {
+    /// Notes that a work was not seated, so that it waits for more ranks only so long. Its patience is counted
+    /// from when it is its turn: until then it waits for others, not for seats.
+    pub(super) fn goes_on_waiting(&mut self, name: &RunName, id: WorkId, is_its_turn: bool) {
         let Some(run) = self.state.runs.get(name) else { return };
         if run.least(id) == run.ranks(id) {
             return;
         }
-        let since = *self.state.patient.entry((name.clone(), id)).or_insert(self.now);
-        let patience_ends = Millis(since.0 + self.limits.narrow.0);
+        let key = (name.clone(), id);
+        if !is_its_turn {
+            self.state.patient.insert(key, self.now);
+            return;
+        }
+        let since = *self.state.patient.entry(key).or_insert(self.now);
+        // And again as long after that, if it still would end later with those that are free.
+        let patience = self.limits.narrow.0.max(1);
+        let over = self.now.0.saturating_sub(since.0) / patience;
+        let patience_ends = Millis(since.0 + (over + 1) * patience);
         let losses = self.state.index.losses.first().map(|(at, _)| Millis(at.0 + 1));
         let ends = [Some(patience_ends), losses].into_iter().flatten().filter(|at| *at > self.now);
         self.state.look_again = ends.chain(self.state.look_again).min();

@@ -18,7 +18,8 @@ use crate::chain::Chain;
 use crate::clip::ClipModel;
 use crate::collective::{Collective, CollectiveError};
 
-/// Numbers that are worth a message of their own: 32 MB.
+/// Numbers that are worth a message of their own: 32 MB. The ring sums each number from the rank on that its place in
+/// a message names, so checkpoints say this, too (`How::sums`).
 const ENOUGH: usize = 8 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +134,13 @@ pub(super) fn reduce<'a>(
         let idle = reducer.idle;
         // It ends when nothing more can be handed over.
         drop(reducer);
-        let summed = summing.join().unwrap_or(Err(CollectiveError::Aborted));
-        (idle, summed.map_err(StepError::from).and(worked))
+        let summed = summing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = match worked {
+            // It could hand nothing over: that thread knows why.
+            Ok(()) | Err(StepError::Collective(_)) => summed.map_err(StepError::from).and(worked),
+            Err(own) => Err(own),
+        };
+        (idle, result)
     });
     // What it waited for others while this rank computed has kept nobody.
     let during = collective.take_waited();

@@ -17,7 +17,7 @@ use crate::collective::conformance;
 /// How long a rank may stand still: a person looks on, who would rather be told than wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The same where standing still is what is looked at.
-const SHORT: Duration = Duration::from_secs(3);
+const SHORT: Duration = Duration::from_secs(6);
 /// From a rank's end until all others have noticed, and from the end of their patience until they say so.
 const NOTICE: Duration = Duration::from_secs(2);
 
@@ -38,7 +38,7 @@ pub struct CheckGangArgs {
     /// How often they are made
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
-    /// Let the last rank fail amid exchanges instead, and check that all others notice: `dies` kills it (its status
+    /// Let the last rank fail after some exchanges instead, and check that all others notice: `dies` kills it (its status
     /// is 137 then), `stalls` lets it stand still until they have ended
     #[arg(long)]
     pub fault: Option<Fault>,
@@ -132,7 +132,7 @@ fn fail(collective: &mut dyn Collective, device: Device, fault: Fault) -> anyhow
         match fault {
             Fault::Dies => raise(Signal::SIGKILL)?,
             // Its connections stay open all the while.
-            Fault::Stalls => std::thread::sleep(3 * SHORT),
+            Fault::Stalls => std::thread::sleep(2 * SHORT),
         }
         return Ok(());
     }

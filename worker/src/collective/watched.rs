@@ -117,16 +117,12 @@ impl<C: Collective> Collective for Watched<C> {
         self.inner.add_waited(waited);
     }
 
-    /// Left with [`Self::end_sums`].
     fn begin_sum(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
-        self.last.enter("a sum on GPUs", tensor.numel());
-        self.inner.begin_sum(tensor)
+        self.pass("the begin of a sum on GPUs", tensor.numel(), |inner| inner.begin_sum(tensor))
     }
 
     fn end_sums(&mut self) -> Result<(), CollectiveError> {
-        self.inner.end_sums()?;
-        self.last.leave();
-        Ok(())
+        self.pass("the end of sums on GPUs", 0, Collective::end_sums)
     }
 
     fn gather_tensors(&mut self, own: &Tensor) -> Result<Tensor, CollectiveError> {

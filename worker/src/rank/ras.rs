@@ -45,8 +45,11 @@ fn ask(address: &str) -> io::Result<String> {
         let mut said = Vec::new();
         let mut piece = [0; 4096];
         while (said.len() as u64) < MOST {
-            stream.set_read_timeout(Some(left()?))?;
-            match stream.read(&mut piece) {
+            let read = left().and_then(|left| {
+                stream.set_read_timeout(Some(left))?;
+                stream.read(&mut piece)
+            });
+            match read {
                 Ok(0) => break,
                 Ok(count) => said.extend_from_slice(&piece[..count]),
                 // What came until then is better than nothing.
@@ -55,7 +58,7 @@ fn ask(address: &str) -> io::Result<String> {
             }
         }
         let said = String::from_utf8_lossy(&said);
-        return Ok(said.trim().trim_start_matches("OK\n").to_owned());
+        return Ok(said.trim_start_matches("OK\n").trim().to_owned());
     }
     Err(last)
 }

@@ -30,14 +30,16 @@ pub(super) fn answer(uplink: &Arc<Uplink>) {
     let uplink = Arc::clone(uplink);
     let answering = thread::Builder::new().name("stacks".to_owned()).spawn(move || {
         while asked().wait().is_ok() {
-            // The names of what is on the stacks take longest to find, and it may be killed meanwhile.
+            // The names of what is on the stacks take longest to find, and it may be killed meanwhile; NCCL may
+            // take as long.
+            let nccl = nccl::is_loaded().then(|| thread::spawn(ras::word));
             let pid = std::process::id();
             say(&format!("--- where process {pid} stands\n{}\n", uplink.last_exchange()));
             let stacks: Vec<String> =
                 stacks::of_other_threads().iter().map(ToString::to_string).collect();
             say(&format!("{}\n", stacks.join("\n")));
-            if nccl::is_loaded() {
-                say(&format!("{}\n", ras::word()));
+            if let Some(Ok(word)) = nccl.map(thread::JoinHandle::join) {
+                say(&format!("{word}\n"));
             }
             say("--- end\n");
         }

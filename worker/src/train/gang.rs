@@ -76,13 +76,13 @@ impl Gang {
         let (collective, sums): (Box<dyn Collective>, _) = match exchange {
             Exchange::ByNccl(gpus) => {
                 tracing::info!(rank, ?gpus, "exchanging tensors where they lie");
-                (Box::new(Watched::new(*gpus, last)), "nccl, in buckets")
+                (Box::new(Watched::new(*gpus, last)), "nccl, in buckets of 32 MB")
             }
             Exchange::ThroughHost { ring, why } => {
                 if let Some(why) = why.filter(|_| placement.device.is_cuda()) {
                     tracing::warn!(rank, %why, "exchanging through host memory, which is slow");
                 }
-                (Box::new(Watched::new(ring, last)), "ring, by rank, in buckets")
+                (Box::new(Watched::new(ring, last)), "ring, by rank, in buckets of 32 MB")
             }
         };
         Ok(Self { rank, collective, waited, sums })

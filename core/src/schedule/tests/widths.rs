@@ -138,16 +138,19 @@ fn a_gang_takes_fewer_seats_if_the_others_are_taken_for_long() {
 
 #[test]
 fn a_gang_waits_for_all_its_seats_if_it_would_end_later_with_fewer() {
-    // The others are taken for an hour, as far as is known. With half of its seats it takes twice its steps, a
+    // The others are taken for an hour, as far as is guessed. With half of its seats it takes twice its steps, a
     // second each.
-    for (steps, width) in [(3_000, 2), (3_700, 0)] {
+    for (steps, width) in [(3_500, 2), (3_700, 0)] {
         let steps = format!("expertSteps: {steps}");
         let mut script = elastic(&[("expertSteps: 144", &steps)]);
         script.apply("long", 1, &[]);
         kept::seed_waits(&mut script, "long");
         script.attach("w1", 4, vec![]);
-        script.at(130_000);
+        script.at(119_500);
         assert_eq!(script.width("expert-0"), width, "{steps}");
+        // Who has lost patience believes no guess.
+        script.at(121_000);
+        assert_eq!(script.width("expert-0"), 2, "{steps}");
     }
 }
 
@@ -294,6 +297,18 @@ fn seats_that_another_waits_for_are_taken_only_if_it_has_its_own_no_later() {
 fn a_gang_waits_for_all_its_seats_for_two_minutes_at_most() {
     let mut script = elastic(&[]);
     // A job that takes much longer than jobs do.
+    script.apply("short", 1, &[]);
+    script.attach("w1", 4, vec![]);
+    script.at(119_500);
+    assert_eq!(script.width("expert-0"), 0);
+    script.at(121_000);
+    assert_eq!(script.width("expert-0"), 3);
+}
+
+#[test]
+fn who_has_waited_for_two_minutes_believes_no_job_to_be_about_to_end() {
+    // With three of four ranks 4,000 s become 5,333; a job is taken to last a minute more, always.
+    let mut script = elastic(&[("expertSteps: 144", "expertSteps: 4000")]);
     script.apply("short", 1, &[]);
     script.attach("w1", 4, vec![]);
     script.at(119_500);

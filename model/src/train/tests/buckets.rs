@@ -68,6 +68,98 @@ fn sums_in_many_buckets_are_those_in_one_bit_for_bit() {
     }
 }
 
+/// Exchanges tensors as ranks on GPUs do, each sum at once when it is begun: what is added to a part afterwards is in
+/// no sum.
+struct OnDevice {
+    ranks: Channels,
+    begun: usize,
+}
+
+impl Collective for OnDevice {
+    fn rank(&self) -> usize {
+        self.ranks.rank()
+    }
+
+    fn world_size(&self) -> usize {
+        self.ranks.world_size()
+    }
+
+    fn all_reduce_sum(&mut self, _: &mut [f32]) -> Result<(), CollectiveError> {
+        unreachable!("nothing is summed in host memory")
+    }
+
+    fn all_gather(&mut self, own: &[f32], out: &mut Vec<f32>) -> Result<(), CollectiveError> {
+        self.ranks.all_gather(own, out)
+    }
+
+    fn broadcast(&mut self, _: usize, _: &mut [f32]) -> Result<(), CollectiveError> {
+        unreachable!("nothing is told by one")
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        self.ranks.barrier()
+    }
+
+    fn is_on_device(&self) -> bool {
+        true
+    }
+
+    fn begin_sum(&mut self, tensor: &Tensor) -> Result<(), CollectiveError> {
+        let mut values = Vec::try_from(tensor).unwrap();
+        self.ranks.all_reduce_sum(&mut values)?;
+        tch::no_grad(|| tensor.shallow_clone().copy_(&Tensor::from_slice(&values)));
+        self.begun += 1;
+        Ok(())
+    }
+
+    fn end_sums(&mut self) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn gather_tensors(&mut self, own: &Tensor) -> Result<Tensor, CollectiveError> {
+        let mut all = Vec::new();
+        self.ranks.all_gather(&Vec::try_from(own).unwrap(), &mut all)?;
+        Ok(Tensor::from_slice(&all).view([i64::try_from(self.world_size()).unwrap(), -1]))
+    }
+}
+
+#[test]
+fn parts_of_the_one_buffer_are_summed_where_they_lie_once_nothing_is_added_to_them() {
+    let mut batch = golden_batch(&golden_tensors());
+    batch.valid[1] = false;
+    let options = TrainOptions { micro_batch: Some(1), queued: true, ..TrainOptions::default() };
+    for world in [2, 3] {
+        let through_host = gradient(world, usize::MAX, options, &batch);
+        for enough in [usize::MAX, 20_000, 1] {
+            let share = batch.valid.len() / world;
+            let found: Vec<(Vec<f32>, usize)> = thread::scope(|scope| {
+                let working: Vec<_> = gang(world)
+                    .into_iter()
+                    .map(|ranks| {
+                        let own = part(&batch, ranks.rank * share..(ranks.rank + 1) * share);
+                        let mut rank = OnDevice { ranks, begun: 0 };
+                        scope.spawn(move || {
+                            let mut trainer = golden_trainer().with_options(options);
+                            trainer.buckets = Arc::new(Plan::of(&trainer.model, enough));
+                            trainer.step(&own, &mut rank).unwrap();
+                            (trainer.gradients.to_vec(), rank.begun)
+                        })
+                    })
+                    .collect();
+                working.into_iter().map(|rank| rank.join().unwrap()).collect()
+            });
+            // The share of the loss is one sum more.
+            let sums = found[0].1 - 1;
+            assert!(sums < 4 || enough < usize::MAX, "{sums} sums of one bucket");
+            assert!(sums > 6 || enough > 1, "{sums} sums of many buckets");
+            for (gradient, _) in &found {
+                assert_close_by_tensor(gradient, &through_host[0], "on devices");
+                assert!(gradient == &found[0].0, "all ranks hold the same bits");
+            }
+        }
+    }
+}
+
 /// One of two ranks: tells when a sum has begun, and ends it when it is told to.
 struct Held {
     begun: Sender<usize>,
